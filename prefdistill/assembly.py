@@ -1,0 +1,334 @@
+"""A recipe turned into objects: prompts loaded, plug-ins opened, the manifest's choices at hand.
+
+Only this module and the command line know both the recipe and what its names stand for; `round` and `loop` work with
+the opened `Workshop`.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from prefdistill.errors import RecipeError, RunError
+from prefdistill.plugins import Plugin, check_identity
+from prefdistill.protocols import Judge, Progress, RunContext, Sampler, Teacher, Trainer, no_progress
+from prefdistill.recipe import Recipe, differing_keys, operational_keys
+from prefdistill.records import Policy, Prompt, digest
+from prefdistill.rubric import RubricSet
+from prefdistill.run import RunDirectory, read_json, write_json, write_text
+from prefdistill.stages.load import Loaded, check_fields, load_prompts, read_dataset, read_rows
+
+PACKAGES = ("prefdistill", "torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "openai", "accelerate")
+
+
+@dataclass
+class Workshop:
+    """Everything a round works with."""
+
+    recipe: Recipe
+    run: RunDirectory
+    context: RunContext
+    prompts: Loaded
+    student_fingerprint: str
+    notes: list[str] = field(default_factory=list)
+    """What a user should know about the prompts: merged, near duplicates, missing fields, too long."""
+    redo_from: str | None = None
+    """The stage from which stale artefacts may be made again."""
+    forced: set[str] = field(default_factory=set)
+    """Artefacts claimed in this process."""
+    redone: bool = False
+    """Whether something was set aside in this process, so that what follows from it may be too."""
+    changed: list[str] = field(default_factory=list)
+    """Recipe keys that differ from the run's own recipe."""
+
+    @property
+    def sampler(self) -> Sampler:
+        """The sampler, opened."""
+        return self.recipe.sample.sampler
+
+    @property
+    def judge(self) -> Judge:
+        """The training judge, opened."""
+        return self.recipe.judge
+
+    @property
+    def teacher(self) -> Teacher | None:
+        """The teacher, opened."""
+        return self.recipe.teacher
+
+    @property
+    def trainer(self) -> Trainer:
+        """The trainer, opened."""
+        return self.recipe.train.trainer
+
+    @property
+    def rubrics(self) -> RubricSet:
+        """The rubric of each kind of prompt."""
+        return self.recipe.rubrics
+
+    @property
+    def base(self) -> Policy:
+        """The base policy."""
+        return Policy(model=self.recipe.student.model, revision=self.recipe.student.revision)
+
+    def limited(self, split: str) -> tuple[Prompt, ...]:
+        """Return the validation or test prompts that are evaluated."""
+        prompts = self.prompts.of("validation" if split == "validation" else "test")
+        limit = getattr(self.recipe.prompts, f"{split}_limit")
+        return prompts if limit is None else tuple(sorted(prompts, key=lambda prompt: digest(prompt.id)))[:limit]
+
+    def judge_fingerprint(self, judge: Any) -> str:
+        """Return the hash of what a judge's paid replies depend on, beside the drafts."""
+        teacher: Any = self.recipe.teacher
+        inherits = "teacher" in type(judge).model_fields and judge.teacher is None and teacher is not None
+        asked = {key: each for key, each in teacher.identity().items() if key != "system"} if inherits else None
+        return digest([judge.identity(), asked, self.rubrics.asked_fingerprint()])
+
+    def checks_fingerprint(self) -> str:
+        """Return the hash of the rubrics' checked half, which costs nothing to apply again."""
+        return digest(
+            {
+                kind: [check_identity(rubric), [(gate.name, gate.at_least) for gate in rubric.gates]]
+                for kind, rubric in self.rubrics.rubrics.items()
+            }
+        )
+
+    def save_choices(self) -> None:
+        """Write choices that were made once into the manifest."""
+        manifest = read_json(self.run.manifest)
+        if manifest["choices"] != self.context.choices:
+            write_json(self.run.manifest, {**manifest, "choices": self.context.choices})
+
+
+def load_recipe_prompts(recipe: Recipe) -> tuple[Loaded, list[str]]:
+    """Load the recipe's prompts and check the rubric's fields against them; return them and what a user should know."""
+    section = recipe.prompts
+    if section.path is not None and not section.path.is_dir():
+        rows = read_rows(section.path)
+    else:
+        source = section.dataset if section.path is None else str(section.path)
+        assert source is not None
+        rows = read_dataset(source, section.name, section.revision, section.dataset_split)
+    loaded = load_prompts(
+        rows,
+        columns=section.columns,
+        split_by=section.split_by,
+        split_column=section.split_column,
+        validation_fraction=section.validation_fraction,
+        test_fraction=section.test_fraction,
+        system=recipe.student.system_text(),
+    )
+    notes = []
+    if loaded.merged:
+        notes.append(f"prompts: {loaded.merged} equal rows merged")
+    if loaded.near_duplicates:
+        shown = ", ".join(f"{a}~{b}" for a, b in loaded.near_duplicates[:3])
+        notes.append(
+            f"prompts: {len(loaded.near_duplicates)} near duplicates across splits ({shown}); scores on validation and "
+            "test may be too high: split them together with prompts.split_by"
+        )
+    for name, count in check_fields(loaded.prompts, recipe.rubrics).items():
+        notes.append(
+            f"prompts: {count} of {len(loaded.prompts)} have no field `{name}`; its criteria do not apply there"
+        )
+    return loaded, notes
+
+
+def without_too_long(recipe: Recipe, loaded: Loaded) -> tuple[Loaded, list[str]]:
+    """Leave out, count and name the prompts that do not fit the student's context together with a draft.
+
+    Raises:
+        RecipeError: none fits.
+    """
+    from prefdistill.student import context_length, load_tokenizer, render_prompt
+
+    tokenizer = load_tokenizer(recipe.student)
+    room = context_length(recipe.student) - recipe.sample.max_new_tokens
+    lengths = {p.id: len(render_prompt(tokenizer, p.messages, recipe.student)) for p in loaded.prompts}
+    too_long = [prompt for prompt in loaded.prompts if lengths[prompt.id] > room]
+    if not too_long:
+        return loaded, []
+    named = ", ".join(f"{_own_id(prompt)} ({lengths[prompt.id]} tokens)" for prompt in too_long[:5])
+    text = (
+        f"prompts: {len(too_long)} of {len(loaded.prompts)} are longer than the student's context leaves room for "
+        f"({room} tokens beside sample.max_new_tokens): {named}{', …' if len(too_long) > 5 else ''}"
+    )
+    kept = tuple(prompt for prompt in loaded.prompts if lengths[prompt.id] <= room)
+    if not kept:
+        raise RecipeError(f"{text}; expected at least some to fit: lower sample.max_new_tokens or shorten the prompts")
+    return Loaded(kept, loaded.merged, loaded.near_duplicates), [f"{text}; they are left out"]
+
+
+def _own_id(prompt: Prompt) -> str:
+    return next((tag.removeprefix("id:") for tag in prompt.tags if tag.startswith("id:")), prompt.id)
+
+
+@contextmanager
+def opened(
+    recipe: Recipe, run: RunDirectory, progress: Progress = no_progress, redo_from: str | None = None
+) -> Iterator[Workshop]:
+    """Load prompts, open the plug-ins and hand out the workshop; close them at the end.
+
+    Raises:
+        PrefdistillError: of any kind, before anything was paid for.
+    """
+    from prefdistill.requests import RequestLayer
+    from prefdistill.student import weights_fingerprint
+
+    loaded, notes = load_recipe_prompts(recipe)
+    if needs_student(recipe):
+        loaded, too_long = without_too_long(recipe, loaded)
+        notes += too_long
+    changed = _compare_with_run(recipe, run)
+    manifest = _manifest(recipe, run, loaded, notes)
+    layer = RequestLayer(cache=_cache(recipe))
+    plugins = [
+        each
+        for each in (
+            recipe.teacher,
+            recipe.sample.sampler,
+            recipe.judge,
+            recipe.held_out_judge,
+            recipe.evaluate.gold,
+            recipe.train.trainer,
+        )
+        if isinstance(each, Plugin)
+    ]
+    context = RunContext(
+        directory=run.path.resolve(),
+        seed=recipe.seed,
+        student=recipe.student,
+        teacher=recipe.teacher,
+        requests=layer,
+        choices=manifest["choices"],
+        progress=progress,
+    )
+    try:
+        for plugin in plugins:
+            plugin.open(context)
+        fingerprint = digest([weights_fingerprint(recipe.student), _student_identity(recipe)])
+        shop = Workshop(recipe, run, context, loaded, fingerprint, notes, redo_from, changed=changed)
+        if not run.recipe.exists():
+            _write_inputs(shop)
+        yield shop
+    finally:
+        for plugin in reversed(plugins):
+            plugin.close()
+        layer.close()
+
+
+def needs_student(recipe: Recipe) -> bool:
+    """Whether the student's files are read while loading (they are, unless a server samples it)."""
+    return getattr(recipe.sample.sampler, "base_url", None) is None
+
+
+def _student_identity(recipe: Recipe) -> dict[str, Any]:
+    return recipe.student.model_dump(mode="json", exclude={"model", "device", "revision", "system"})
+
+
+def _cache(recipe: Recipe) -> str | Path:
+    return recipe.cache if recipe.cache in ("user", "off") else recipe.directory / recipe.cache
+
+
+def _compare_with_run(recipe: Recipe, run: RunDirectory) -> list[str]:
+    """Return how the recipe differs from the run's own, operational keys left out."""
+    if not run.manifest.exists():
+        if run.path.exists() and any(child.name != ".lock" for child in run.path.iterdir()):
+            raise RunError(
+                f"{run.path}: the folder is not empty and holds no run (no manifest.json); choose another with --run"
+            )
+        return []
+    old = read_json(run.manifest)["recipe"]
+    skipped = operational_keys(recipe)
+    lines = differing_keys(old, _resolved_for_comparison(recipe))
+    return [line for line in lines if line.split(":", 1)[0] not in skipped]
+
+
+def _resolved_for_comparison(recipe: Recipe) -> dict[str, Any]:
+    return {**recipe.resolved(), "rubric": {kind: r.fingerprint() for kind, r in recipe.rubrics.rubrics.items()}}
+
+
+def _write_inputs(shop: Workshop) -> None:
+    """Write recipe.yaml, the rubrics and prompts.jsonl: what this run was made from, re-runnable as it stands."""
+    from prefdistill.documents import render_yaml
+
+    recipe, run = shop.recipe, shop.run
+    resolved = recipe.resolved()
+    if recipe.rubrics.column is None:
+        names = {"": "rubric.yaml"}
+        resolved["rubric"] = "rubric.yaml"
+    else:
+        names = {kind: f"rubric-{kind}.yaml" for kind in recipe.rubrics.rubrics}
+        resolved["rubric"] = {"column": recipe.rubrics.column, **names}
+    for kind, name in names.items():
+        rubric = recipe.rubrics.rubrics[kind]
+        data = rubric.model_dump(mode="json", exclude_defaults=True)
+        for criterion in (*data.get("gates", ()), *data["criteria"]):
+            file, colon, _ = str(criterion.get("check", "")).partition(":")
+            if colon and file.endswith(".py"):
+                criterion["check"] = f"{rubric._directory / criterion['check']}"
+        write_text(run.path / name, render_yaml(data))
+    write_text(run.recipe, render_yaml(resolved))
+    run.rows(run.path, "prompts.jsonl", Prompt).rewrite(shop.prompts.prompts)
+
+
+def _manifest(recipe: Recipe, run: RunDirectory, loaded: Loaded, notes: list[str]) -> dict[str, Any]:
+    """Return the run's manifest, written now if the run is new."""
+    if run.manifest.exists():
+        manifest: dict[str, Any] = read_json(run.manifest)
+        return manifest
+    import torch
+
+    manifest = {
+        "schema": 1,
+        "name": recipe.name,
+        "seed": recipe.seed,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "git_commit": _commit(recipe.directory),
+        "machine": {"system": platform.platform(terse=True), "processor": platform.machine(), "cores": os.cpu_count()},
+        "torch_threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "prompts": {split: len(loaded.of(split)) for split in ("train", "validation", "test")},
+        "notes": notes,
+        "choices": {},
+        "recipe": _resolved_for_comparison(recipe),
+    }
+    write_json(run.manifest, manifest)
+    return manifest
+
+
+def adopt_recipe(shop: Workshop) -> None:
+    """Store the recipe that the run now follows, now that all of it was made by it."""
+    manifest = read_json(shop.run.manifest)
+    now = _resolved_for_comparison(shop.recipe)
+    if manifest["recipe"] != now:
+        write_json(shop.run.manifest, {**manifest, "recipe": now})
+    _write_inputs(shop)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit(directory: Path) -> str | None:
+    """Return the git commit of the recipe's folder, None where there is none."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=directory, capture_output=True, text=True, timeout=5, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

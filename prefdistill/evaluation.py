@@ -1,0 +1,190 @@
+"""How good a policy is: its drafts on validation or test prompts, judged and compared with the baselines'."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from prefdistill.assembly import Workshop
+from prefdistill.errors import JudgeError, RecipeError
+from prefdistill.metrics.scores import DraftScore, draft_scores
+from prefdistill.records import Comparison, Draft, EvaluationResult, Policy, Prompt, Usage, Verdict, digest
+from prefdistill.round import Judged, Wanted, claim, drafts_and_verdicts, policy_fingerprint
+from prefdistill.run import Fingerprints
+from prefdistill.stages.evaluate import compare_preferences, compare_scores, evaluate_policy
+from prefdistill.stages.judge import judge_prompts
+
+
+@dataclass
+class Measured:
+    """A policy's (or the teacher's) drafts on one split, scored by each judge that can score a draft alone."""
+
+    judged: Judged
+    rubric: dict[str, DraftScore] = field(default_factory=dict)
+    """By draft id, by the training judge."""
+    held_out: dict[str, DraftScore] | None = None
+    """By the evaluation judge; None when self-judged."""
+    gold: dict[str, DraftScore] | None = None
+
+    @property
+    def scores(self) -> dict[str, DraftScore]:
+        """The scores that compare and select: by the evaluation judge."""
+        return self.rubric if self.held_out is None else self.held_out
+
+    @property
+    def drafts(self) -> list[Draft]:
+        """The drafts, by id."""
+        return [draft for _, draft in sorted(self.judged.drafts.items())]
+
+    @property
+    def usage(self) -> Usage:
+        """What judging them cost."""
+        rows = [verdict.usage for verdicts in self.judged.verdicts.values() for verdict in verdicts.values()]
+        return sum(rows, Usage())
+
+
+def mean_score(scores: Mapping[str, DraftScore] | None) -> float | None:
+    """Return the mean score, a gate failure counting 0; None where nothing was scored."""
+    return fmean(score.gated_score for score in scores.values()) if scores else None
+
+
+def measure(shop: Workshop, who: Policy | str, split: str, folder: Path, prefix: str) -> Measured:
+    """Write and judge one draft a prompt: by a policy, or by "teacher"."""
+    recipe = shop.recipe
+    prompts = shop.limited(split)
+    policy = None if isinstance(who, str) else who
+    wanted = Wanted(
+        folder=folder,
+        prefix=prefix,
+        prompts=prompts,
+        policy=policy,
+        source="teacher" if policy is None else "base" if policy.adapter is None else "student",
+        round=0 if policy is None else policy.round,
+        purpose="validation" if split == "validation" else "test",
+        drafts=1,
+        temperature=recipe.evaluate.temperature,
+        top_p=recipe.evaluate.top_p,
+        policy_fingerprint="" if policy is None else policy_fingerprint(shop, policy),
+    )
+    judges: dict[str, Any] = {}
+    if getattr(shop.judge, "scores_alone", True):
+        judges["verdicts"] = shop.judge
+    if recipe.held_out_judge is not None and getattr(recipe.held_out_judge, "scores_alone", True):
+        judges["held-out"] = recipe.held_out_judge
+    if recipe.evaluate.gold is not None:
+        judges["gold"] = recipe.evaluate.gold
+    judged = drafts_and_verdicts(shop, wanted, judges)
+    found = {
+        kind: draft_scores(verdicts.values(), judged.drafts.values(), prompts, shop.rubrics)
+        for kind, verdicts in judged.verdicts.items()
+    }
+    return Measured(judged, found.get("verdicts", {}), found.get("held-out"), found.get("gold"))
+
+
+def compare(
+    shop: Workshop, ours: Measured, theirs: Measured, baseline: str, folder: Path, prefix: str
+) -> list[Comparison]:
+    """Compare two sets of drafts prompt by prompt, by scores or by asking for both orders.
+
+    Raises:
+        RecipeError: the evaluation judge cannot do what `evaluate.compare` asks for.
+    """
+    prompts, margin = ours.judged.prompts, shop.recipe.evaluate.tie_margin
+    if shop.recipe.evaluate.compare == "scores":
+        if not ours.scores:
+            raise RecipeError(
+                "evaluate.compare is scores, but the evaluation judge gives no scores to single drafts; "
+                "set evaluate.compare: both_orders, or name an evaluate.judge that scores"
+            )
+        return compare_scores(prompts, ours.drafts, theirs.drafts, ours.scores, theirs.scores, baseline, margin)
+    preferences = _both_orders(shop, ours, theirs, baseline, folder, prefix)
+    scored = bool(ours.scores and theirs.scores)
+    return compare_preferences(
+        prompts,
+        ours.drafts,
+        theirs.drafts,
+        [preference for verdict in preferences.values() for preference in verdict.preferences],
+        baseline,
+        margin,
+        ours.scores if scored else None,
+        theirs.scores if scored else None,
+    )
+
+
+def _both_orders(
+    shop: Workshop, ours: Measured, theirs: Measured, baseline: str, folder: Path, prefix: str
+) -> dict[str, Verdict]:
+    """Have the evaluation judge compare the two drafts of each prompt in both orders; resumable by prompt."""
+    judge: Any = shop.recipe.held_out_judge or shop.judge
+    judge = judge.comparer() if hasattr(judge, "comparer") else judge
+    file = shop.run.rows(folder, f"{prefix}preferences-{baseline}.jsonl", Verdict)
+    fingerprint = digest([ours.judged.fingerprint, theirs.judged.fingerprint, shop.judge_fingerprint(judge)])
+    name = f"{prefix}preferences-{baseline}"
+    claim(shop, folder, name, "evaluate", fingerprint, [file.path])
+    done = file.read()
+    mine, other = ours.judged.groups(), theirs.judged.groups()
+    owed: list[tuple[Prompt, Sequence[Draft]]] = [
+        (prompt, [*mine[prompt.id], *other[prompt.id]])
+        for prompt in ours.judged.prompts
+        if mine[prompt.id] and other.get(prompt.id) and (prompt.id not in done or done[prompt.id].owed)
+    ]
+    try:
+        for verdict in judge_prompts(judge, owed, shop.rubrics):
+            file.append(verdict)
+    finally:
+        file.close()
+    verdicts = file.finish()
+    rows = None if any(verdict.owed for verdict in verdicts.values()) else len(verdicts)
+    Fingerprints(folder).note(name, fingerprint, rows)
+    return verdicts
+
+
+def evaluate(
+    shop: Workshop,
+    policy: Policy,
+    split: str,
+    ours: Measured,
+    baselines: Mapping[str, Measured],
+    folder: Path,
+    prefix: str,
+) -> tuple[tuple[EvaluationResult, ...], dict[str, list[Comparison]]]:
+    """Return the results against each baseline, for all prompts and per kind, and the comparisons behind them.
+
+    Raises:
+        JudgeError: not one comparison with a baseline was judged.
+    """
+    results: list[EvaluationResult] = []
+    compared: dict[str, list[Comparison]] = {}
+    judge: Any = shop.recipe.held_out_judge or shop.judge
+    for name, theirs in baselines.items():
+        rows = compare(shop, ours, theirs, name, folder, prefix)
+        compared[name] = rows
+        if not any(row.outcome != "unknown" for row in rows):
+            raise JudgeError(
+                f"{folder}: none of the {len(rows)} comparisons with the {name} could be judged; expected at least one: "
+                f"see the failures in {prefix}verdicts.jsonl and mend the judge"
+            )
+        results += evaluate_policy(
+            policy=policy,
+            baseline=name,
+            split="validation" if split == "validation" else "test",
+            judge_name=judge._use or type(judge).__name__,
+            self_judged=shop.recipe.held_out_judge is None,
+            prompts=ours.judged.prompts,
+            drafts=ours.drafts,
+            baseline_drafts=theirs.drafts,
+            scores=ours.scores,
+            baseline_scores=theirs.scores,
+            comparisons=rows,
+            rubrics=shop.rubrics,
+            seed=shop.recipe.seed,
+            rubric_scores=ours.rubric or None,
+            baseline_rubric_scores=theirs.rubric or None,
+        )
+    shop.run.rows(folder, f"{prefix}comparisons.jsonl", Comparison).rewrite(
+        row for rows in compared.values() for row in rows
+    )
+    return tuple(results), compared

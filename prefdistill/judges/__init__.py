@@ -1,0 +1,1 @@
+"""The judges: one prompt's drafts in, a verdict out."""

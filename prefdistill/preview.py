@@ -1,0 +1,117 @@
+"""`run --preview N`: load to pair on a few prompts, with everything shown and nothing trained.
+
+What a person sees is what the judge saw: the rendered judge prompt, its raw reply, the levels read from it, the
+ranking and the pair, and what it cost. The request cache is the run's own, so nothing is paid for twice.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.rule import Rule
+
+from prefdistill.assembly import Workshop, opened
+from prefdistill.loop import train_drafts
+from prefdistill.recipe import Recipe
+from prefdistill.records import Draft, Drop, PreferencePair, Prompt, Ranking, Usage, Verdict
+from prefdistill.round import drafts_and_verdicts, rank_and_pair
+from prefdistill.run import RunDirectory
+from prefdistill.stages.load import round_slices
+
+
+def show_preview(recipe: Recipe, count: int, console: Console) -> None:
+    """Sample, judge, rank and pair `count` train prompts and print every step; nothing is trained or kept."""
+    with tempfile.TemporaryDirectory(prefix="prefdistill-preview-") as folder:
+        run = RunDirectory(Path(folder) / "run")
+        with opened(recipe, run) as shop:
+            for note in shop.notes:
+                _print(console, note)
+            prompts = round_slices(shop.prompts.of("train"), 1, count, recipe.seed)[0]
+            judged = drafts_and_verdicts(shop, train_drafts(shop, 1, prompts, shop.base), {"verdicts": shop.judge})
+            rankings, pairs, drops = rank_and_pair(shop, 1, judged)
+            verdicts, groups = judged.verdicts["verdicts"], judged.groups()
+            for prompt in prompts:
+                ranking = next((each for each in rankings if each.prompt_id == prompt.id), None)
+                outcome: list[PreferencePair | Drop] = [pair for pair in pairs if pair.prompt_id == prompt.id]
+                outcome += [drop for drop in drops if drop.prompt_id == prompt.id]
+                _show_prompt(console, shop, prompt, groups[prompt.id], verdicts.get(prompt.id), ranking, outcome)
+            usage = sum((verdict.usage for verdict in verdicts.values()), Usage())
+            console.print(Rule())
+            _print(
+                console,
+                f"{len(prompts)} prompts, {len(judged.drafts)} drafts, {len(pairs)} pairs; {usage.calls} calls, "
+                f"{usage.cached} from the request cache, {usage.prompt_tokens} + {usage.completion_tokens} tokens, "
+                f"{usage.usd:.4f} USD (0 where the recipe gives no prices)",
+            )
+
+
+def _print(console: Console, text: str, style: str | None = None) -> None:
+    """Print text as it is: model text is never read as markup."""
+    console.print(text, markup=False, highlight=False, style=style, soft_wrap=True)
+
+
+def _show_prompt(
+    console: Console,
+    shop: Workshop,
+    prompt: Prompt,
+    drafts: list[Draft],
+    verdict: Verdict | None,
+    ranking: Ranking | None,
+    outcome: list[PreferencePair | Drop],
+) -> None:
+    console.print(Rule(f"prompt {prompt.id}"))
+    for message in prompt.messages:
+        _print(console, f"[{message.role}] {message.content}")
+    judge: Any = shop.judge
+    if drafts and hasattr(judge, "preview"):
+        _print(console, "\nwhat the judge is sent about the first draft:", "bold")
+        _print(console, judge.preview(prompt, drafts[0], shop.rubrics.of(prompt)), "dim")
+    for draft in drafts:
+        _print(console, f"\ndraft {draft.index} ({draft.source}, {draft.finish_reason}, {draft.tokens} tokens)", "bold")
+        _print(console, draft.completion)
+        if verdict is not None:
+            _show_judgement(console, draft, verdict)
+    if verdict is not None:
+        for preference in verdict.preferences:
+            _print(
+                console,
+                f"compared: {_index(preference.first_id)} shown first, {_index(preference.second_id)} second: "
+                f"the first is better with probability {preference.probability:.2f} {preference.reason}",
+            )
+    if ranking is not None:
+        places = ", ".join(
+            f"{entry.rank}. draft {_index(entry.draft_id)} {entry.score:.3f}"
+            f"{' fails ' + ' and '.join(entry.gates) if entry.gates else ''}"
+            for entry in ranking.entries
+        )
+        _print(console, f"\nranking: {places or 'nobody'}")
+    for row in outcome:
+        if isinstance(row, PreferencePair):
+            chosen, rejected = _index(row.chosen_id), _index(row.rejected_id)
+            _print(console, f"pair: draft {chosen} chosen, draft {rejected} rejected, margin {row.margin:.3f}")
+        else:
+            _print(console, f"no pair: {row.reason} {row.detail}")
+
+
+def _show_judgement(console: Console, draft: Draft, verdict: Verdict) -> None:
+    for judgement in verdict.judgements:
+        if judgement.draft_id != draft.id:
+            continue
+        if judgement.value is not None:
+            _print(console, f"  value {judgement.value:.3f} ({judgement.judge})")
+        for score in judgement.scores:
+            shown = "does not apply" if score.score is None else f"{score.score:.2f}"
+            level = f" `{score.level}`" if score.level is not None else ""
+            _print(console, f"  {score.criterion}: {shown}{level} ({score.path}) {score.reason}")
+    for failure in verdict.failures:
+        if draft.id in failure.key.split("|"):
+            _print(console, f"  failure ({failure.kind}): {failure.message}")
+            if failure.reply:
+                _print(console, f"  the reply was: {failure.reply}", "dim")
+
+
+def _index(draft_id: str) -> str:
+    return draft_id.rsplit("/", 1)[-1]

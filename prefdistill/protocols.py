@@ -1,0 +1,164 @@
+"""The contracts: the page a plug-in author reads.
+
+A plug-in is a frozen pydantic class (`prefdistill.plugins.Plugin`) whose fields are the recipe's keys and which
+has the one method of its contract. Everything here is synchronous; the request layer keeps requests in flight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from prefdistill.records import (
+    CheckScore,
+    Draft,
+    Failure,
+    Message,
+    Policy,
+    PreferencePair,
+    Prompt,
+    TrainResult,
+    Usage,
+    Verdict,
+)
+from prefdistill.rubric import Rubric
+
+if TYPE_CHECKING:
+    from prefdistill.recipe import StudentSection
+    from prefdistill.requests import RequestLayer
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """One draft to write."""
+
+    key: str
+    """The draft's id."""
+    messages: tuple[Message, ...]
+    """System prompt included."""
+    seed: int
+    """Depends on run seed, round, source, prompt and index, never on the batch."""
+    temperature: float
+    top_p: float
+    max_new_tokens: int
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What the sampler wrote for one request."""
+
+    key: str
+    completion: str
+    finish_reason: str
+    """stop or length."""
+    tokens: int
+    """Completion tokens, the end token included."""
+    log_prob: float | None = None
+    """Sum of log-probabilities at temperature 1, nats."""
+    token_ids: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class TeacherRequest:
+    """One call to a teacher."""
+
+    key: str
+    messages: tuple[Message, ...]
+    max_tokens: int
+    temperature: float | None = None
+    """None leaves the parameter out of the request."""
+    schema: dict[str, Any] | None = None
+    """JSON Schema that the reply's text should keep to; the caller validates the reply all the same."""
+    repeat: int = 0
+    """Part of the cache key, so that a repeat is a new request."""
+    logprobs: int = 0
+    """Alternatives asked for per token; 0 asks for none."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A teacher's answer, as it came."""
+
+    key: str
+    text: str
+    finish_reason: str
+    usage: Usage
+    logprobs: tuple[tuple[tuple[str, float], ...], ...] | None = None
+    """Per token its alternatives as (token, natural log-probability); None where the server gave none."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a trainer learns from."""
+
+    pairs: tuple[PreferencePair, ...]
+    """Pairs of the current round, then past pairs mixed in."""
+    probes: tuple[tuple[tuple[Message, ...], str], ...] = ()
+    """Fixed (prompt messages, completion) texts on which the KL of new to old policy is measured."""
+
+
+Progress = Callable[[str, int, int, str], None]
+"""Called as progress(stage, done, total, note)."""
+
+
+def no_progress(stage: str, done: int, total: int, note: str) -> None:
+    """Report nothing."""
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What the run hands to each plug-in's `open`, once, before any thread starts."""
+
+    directory: Path
+    """The run folder; policies' adapter paths are relative to it."""
+    seed: int
+    student: StudentSection | None = None
+    teacher: Teacher | None = None
+    """The recipe's teacher, opened already."""
+    requests: RequestLayer | None = None
+    """What every paid call goes through."""
+    choices: dict[str, Any] = field(default_factory=dict)
+    """Choices made once and kept in manifest.json (sampler weights, batch plan); a plug-in reads and adds its own."""
+    progress: Progress = no_progress
+
+
+@runtime_checkable
+class Check(Protocol):
+    """Scores one text without a model; None where it does not apply (a `{field}` is missing)."""
+
+    def check(self, prompt: Prompt, completion: str) -> CheckScore | None: ...
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """Writes drafts from a policy, yielding each as it finishes; the model lives while the iteration does."""
+
+    def sample(self, policy: Policy, requests: Sequence[SampleRequest]) -> Iterator[Completion | Failure]: ...
+
+
+@runtime_checkable
+class Teacher(Protocol):
+    """Answers requests, in any order, through the request layer's own pool."""
+
+    def replies(self, requests: Sequence[TeacherRequest]) -> Iterator[Reply | Failure]: ...
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """Judges all drafts of one prompt. What it cannot read is a Failure in the Verdict, never a score.
+
+    A plug-in judge may also return a list of numbers, one a draft (None abstains): the scale is then its own.
+    """
+
+    def judge(self, prompt: Prompt, drafts: Sequence[Draft], rubric: Rubric) -> Verdict: ...
+
+
+@runtime_checkable
+class Trainer(Protocol):
+    """Trains a policy in `directory`, starting from `start` and measuring against `reference`."""
+
+    def train(
+        self, data: TrainingData, start: Policy, reference: Policy, directory: Path, seed: int
+    ) -> TrainResult: ...

@@ -1,0 +1,498 @@
+"""The recipe: one YAML file that says which student, teacher, prompts and judge, and what the rounds do.
+
+Defaults exist only here and in the plug-ins' own fields. `load_recipe` validates everything that can be known
+without loading a model: keys, plug-ins and their options, rubrics and their checks, files that must exist.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from prefdistill.documents import Document, Location, dotted, load_document, raise_invalid
+from prefdistill.errors import RecipeError
+from prefdistill.plugins import Plugin, Use, build_checks, resolve
+from prefdistill.protocols import Judge, Sampler, Teacher, Trainer
+from prefdistill.rubric import Rubric, RubricSet, load_rubric
+from prefdistill.selection import PairOptions
+
+STAGES = ("load", "sample", "judge", "rank", "pair", "train", "evaluate", "report")
+
+
+class Section(BaseModel):
+    """A part of the recipe."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, arbitrary_types_allowed=True)
+
+    operational: ClassVar[frozenset[str]] = frozenset()
+    """Keys that do not change results; a run goes on with other values."""
+
+
+class StudentSection(Section):
+    """The small open model that learns."""
+
+    operational: ClassVar[frozenset[str]] = frozenset({"device"})
+
+    model: str
+    """Hub id, a folder relative to the recipe, or `package:folder` for one inside an installed package."""
+    revision: str | None = None
+    """Commit or tag on the hub."""
+    quantization: Literal["nf4", "none"] = "nf4"
+    """4-bit NormalFloat weights (QLoRA), or none."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Type of computation; auto is float32 on CPU and bfloat16 on CUDA."""
+    attn_implementation: str | None = None
+    """As in transformers: sdpa, eager, flash_attention_2, …; None lets transformers choose."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    chat_template_kwargs: dict[str, Any] = {}
+    """Handed to the chat template wherever it is used, such as `{enable_thinking: false}`."""
+    system: Path | None = None
+    """A text file with the student's system prompt; a row that has its own keeps it."""
+
+    _source: str = PrivateAttr(default="")
+
+    @field_validator("model")
+    @classmethod
+    def _package_folder(cls, model: str) -> str:
+        if not model.strip():
+            raise ValueError("the model has no name; expected a hub id or a folder")
+        return model
+
+    @field_validator("system")
+    @classmethod
+    def _system_file(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        return None if path is None else _existing(path, info, "a text file with the system prompt")
+
+    @model_validator(mode="after")
+    def _locate(self, info: ValidationInfo) -> Self:
+        self._source = self.model
+        package, colon, folder = self.model.partition(":")
+        local = _directory(info) / self.model
+        if colon and package.replace(".", "").replace("_", "").isalnum():
+            spec = importlib.util.find_spec(package.split(".")[0]) and importlib.util.find_spec(package)
+            if spec is None or not spec.submodule_search_locations:
+                raise ValueError(f"student.model `{self.model}`: no installed package {package}")
+            local = Path(next(iter(spec.submodule_search_locations))) / folder
+            if not local.is_dir():
+                raise ValueError(f"student.model `{self.model}`: the package has no folder {folder}")
+        if local.is_dir():
+            self._source = str(local.resolve())
+        elif self.model.startswith((".", "/", "~")) or self.model.count("/") > 1:
+            raise ValueError(f"student.model: no folder {local}; expected a model folder or a hub id such as org/name")
+        return self
+
+    @property
+    def source(self) -> str:
+        """Where the weights are: an absolute folder, else the hub id."""
+        return self._source or self.model
+
+    def system_text(self) -> str | None:
+        """Return the system prompt, None where there is none."""
+        return None if self.system is None else self.system.read_text(encoding="utf-8").strip()
+
+
+class PromptsSection(Section):
+    """Where prompts come from, and how they are split."""
+
+    path: Path | None = None
+    """A .jsonl, .json or .csv file, or a folder written by `datasets.save_to_disk`; relative to the recipe."""
+    dataset: str | None = None
+    """A `datasets` id on the hub, instead of a path."""
+    name: str | None = None
+    """The data set's configuration."""
+    revision: str | None = None
+    dataset_split: str = "train"
+    """Which split of the data set is read; it is split again into train, validation and test."""
+    columns: dict[str, str] = {}
+    """`{prompt: note}` reads the column `note` as `prompt`; likewise messages and id."""
+    split_by: str | None = None
+    """A column (a thread, a document) whose rows stay in one split; without it rows are split by hash of their id."""
+    split_column: str | None = None
+    """A column that holds train, validation or test, where the file is split already."""
+    validation_fraction: float = Field(default=0.1, gt=0.0, lt=1.0)
+    test_fraction: float = Field(default=0.1, gt=0.0, lt=1.0)
+    validation_limit: int | None = Field(default=None, ge=1)
+    """At most so many validation prompts are evaluated each round."""
+    test_limit: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _one_source(self, info: ValidationInfo) -> Self:
+        if (self.path is None) == (self.dataset is None):
+            raise ValueError("prompts: give either `path` (a file) or `dataset` (a hub id)")
+        if self.validation_fraction + self.test_fraction >= 1.0:
+            raise ValueError("prompts: validation_fraction and test_fraction leave nothing to train on")
+        if self.split_by and self.split_column:
+            raise ValueError("prompts: give `split_by` or `split_column`, not both")
+        unknown = set(self.columns) - {"prompt", "messages", "id"}
+        if unknown:
+            raise ValueError(f"prompts.columns: unknown {', '.join(sorted(unknown))}; expected prompt, messages or id")
+        return self
+
+    @field_validator("path")
+    @classmethod
+    def _file(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        return (
+            None if path is None else _existing(path, info, "a prompts file (.jsonl, .json, .csv) or a saved data set")
+        )
+
+
+class PluginSection(Section):
+    """A section with keys of its own beside `use` and the plug-in's options."""
+
+    slot: ClassVar[str]
+    """The field that holds the plug-in."""
+    folder: ClassVar[str]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_options(cls, data: Any, info: ValidationInfo) -> Any:
+        if not isinstance(data, Mapping) or cls.slot in data:
+            return data
+        own = {key: value for key, value in data.items() if key in cls.model_fields and key != cls.slot}
+        options = {key: value for key, value in data.items() if key not in own}
+        options.setdefault("use", cls.default_use())
+        if isinstance(options["use"], str):
+            cls._refuse_unknown(options, info)
+        return {**own, cls.slot: options}
+
+    @classmethod
+    def _refuse_unknown(cls, options: Mapping[str, Any], info: ValidationInfo) -> None:
+        try:
+            target, _ = resolve(options["use"], cls.folder, _directory(info))
+        except Exception:  # `Use` resolves it again and words the error with its place
+            return
+        fields = set(getattr(target, "model_fields", {}))
+        known = sorted(fields | set(cls.model_fields) - {cls.slot} | {"use"})
+        lines = [
+            InitErrorDetails(
+                type=PydanticCustomError("extra_forbidden", "unknown key", {"keys": known}), loc=(key,), input=value
+            )
+            for key, value in options.items()
+            if key not in fields and key != "use"
+        ]
+        if lines:
+            raise ValidationError.from_exception_data(cls.__name__, lines)
+
+    @classmethod
+    def default_use(cls) -> str:
+        """Return the plug-in used where the section names none."""
+        raise NotImplementedError
+
+    @model_serializer(mode="wrap")
+    def _flat(self, handler: Any) -> dict[str, Any]:
+        data = handler(self)
+        plugin = data.pop(self.slot)
+        return {"use": plugin["use"], **data, **{key: value for key, value in plugin.items() if key != "use"}}
+
+
+class SampleSection(PluginSection):
+    """How drafts are written."""
+
+    slot: ClassVar[str] = "sampler"
+    folder: ClassVar[str] = "samplers"
+
+    sampler: Use[Sampler]
+    drafts: int = Field(default=4, ge=2)
+    """Drafts a prompt and round."""
+    temperature: float = Field(default=1.0, gt=0.0)
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    max_new_tokens: int = Field(default=256, ge=1)
+    """A draft that reaches it counts as cut, and fails the built-in gate `complete`."""
+    drafts_from: Path | None = None
+    """A JSONL file of existing drafts, rows `{prompt_id | prompt, completion, model}`, judged instead of sampling."""
+    teacher_drafts: int = Field(default=0, ge=0)
+    """Drafts a prompt that the teacher adds to round 1's pool."""
+
+    @classmethod
+    def default_use(cls) -> str:
+        """Return the plug-in used where the section names none."""
+        return "transformers"
+
+    @field_validator("drafts_from")
+    @classmethod
+    def _file(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        return None if path is None else _existing(path, info, "a JSONL file of drafts")
+
+
+class MixPast(Section):
+    """Pairs of earlier rounds that are trained on again."""
+
+    rounds: Literal["all"] | int = "all"
+    """How many rounds back; all by default."""
+    share: float = Field(default=0.25, ge=0.0, lt=1.0)
+    """Share of past pairs in what is trained on, from round 2."""
+
+
+class TrainSection(PluginSection):
+    """How a round's pairs train the student."""
+
+    slot: ClassVar[str] = "trainer"
+    folder: ClassVar[str] = "trainers"
+
+    trainer: Use[Trainer]
+    reference: Literal["base", "previous"] = "base"
+    """The policy that DPO measures against."""
+    mix_past: MixPast = MixPast()
+
+    @classmethod
+    def default_use(cls) -> str:
+        """Return the plug-in used where the section names none."""
+        return "dpo"
+
+
+class EvaluateSection(Section):
+    """How each round's policy is measured on validation prompts, and the kept one on test prompts."""
+
+    baselines: tuple[Literal["base", "teacher"], ...] = ("base",)
+    """Whose drafts the policy's are compared with; written and judged once."""
+    judge: Use[Judge] | None = None
+    """The held-out judge that selects the best round; the training judge by default, then labelled self-judged."""
+    compare: Literal["scores", "both_orders"] = "scores"
+    """Win or loss by scores, or by asking the evaluation judge for a comparison in both orders."""
+    tie_margin: float = Field(default=0.0, ge=0.0)
+    """Score differences up to this are ties."""
+    temperature: float = Field(default=0.7, ge=0.0)
+    """The same for every policy and baseline."""
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    gold: Use[Judge] | None = None
+    """An exact score, where one exists (the sandbox): reported, never used to train or to select."""
+    metrics: tuple[str, ...] = ()
+    """Further metrics by `evaluate` id or path, on test drafts against `reference` or the teacher's draft."""
+
+    @field_validator("baselines")
+    @classmethod
+    def _base_first(cls, baselines: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(("base", *baselines)))
+
+
+class LoopSection(Section):
+    """The rounds."""
+
+    operational: ClassVar[frozenset[str]] = frozenset({"rounds"})
+
+    mode: Literal["online", "offline"] = "online"
+    """Online samples each round from the updated student, offline every round's prompts from the base."""
+    rounds: int = Field(default=5, ge=1)
+    """May be raised later: the run goes on."""
+    prompts_per_round: int = Field(default=256, ge=1)
+    """Consecutive slices of one seeded shuffle of the train prompts; wraps around."""
+    start_from: Literal["previous", "base"] = "previous"
+    """The policy that a round's training starts from."""
+
+
+class Recipe(Section):
+    """Everything a run needs to know; see the sections."""
+
+    operational: ClassVar[frozenset[str]] = frozenset({"name", "cache"})
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Also the run folder's name, under ./runs."""
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    rubric: Path | dict[str, str]
+    """A rubric file, or `{column: task, email: …, edit: …}`: one per kind of prompt."""
+    student: StudentSection
+    teacher: Use[Teacher] | None = None
+    """The large model: writes model answers, and judges unless the judge names its own."""
+    prompts: PromptsSection
+    sample: SampleSection = Field(default_factory=lambda: SampleSection.model_validate({}))
+    judge: Use[Judge]
+    pair: PairOptions = PairOptions()
+    train: TrainSection = Field(default_factory=lambda: TrainSection.model_validate({}))
+    evaluate: EvaluateSection = EvaluateSection()
+    loop: LoopSection = LoopSection()
+    cache: str = "user"
+    """The request cache: `user` (one per user, shared between runs), `off`, or a folder relative to the recipe."""
+
+    _rubrics: RubricSet = PrivateAttr()
+    _directory: Path = PrivateAttr()
+
+    @property
+    def rubrics(self) -> RubricSet:
+        """The rubric of each kind of prompt."""
+        return self._rubrics
+
+    @property
+    def directory(self) -> Path:
+        """The recipe file's folder."""
+        return self._directory
+
+    @property
+    def held_out_judge(self) -> Any:
+        """The evaluation judge where it is another than the training judge, else None."""
+        judge: Any = self.evaluate.judge
+        training: Any = self.judge
+        return None if judge is None or judge.identity() == training.identity() else judge
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        if "teacher" in self.evaluate.baselines and self.teacher is None:
+            raise ValueError("evaluate.baselines names the teacher, but the recipe has no `teacher`; add one")
+        if self.sample.teacher_drafts and self.teacher is None:
+            raise ValueError("sample.teacher_drafts needs a `teacher`; add one or set it to 0")
+        for key in ("tie_margin", "gate_failures"):
+            own, pairs = getattr(self.judge, key, None), getattr(self.pair, key)
+            if own is not None and own != pairs:
+                raise ValueError(
+                    f"judge.{key} is {own} and pair.{key} is {pairs}: the judge would confirm other drafts than are "
+                    "paired; give both the same value"
+                )
+        sync = getattr(self.sample.sampler, "adapter_sync", None)
+        if sync == "none" and self.loop.mode == "online" and self.loop.rounds > 1 and not self.sample.drafts_from:
+            raise ValueError(
+                "sample.adapter_sync is none and loop.rounds is "
+                f"{self.loop.rounds}: from round 2 the server would go on serving the old student; "
+                "set `sample.adapter_sync: vllm`, `loop.mode: offline` or `loop.rounds: 1`"
+            )
+        if self.sample.drafts_from and self.loop.mode == "online" and self.loop.rounds > 1:
+            raise ValueError(
+                "sample.drafts_from are fixed drafts, so there is nothing to sample online; "
+                "set `loop.mode: offline` or `loop.rounds: 1`"
+            )
+        return self
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the recipe as plain data that can be run again from any folder; it holds no secrets."""
+        data = self.model_dump(mode="json", exclude_none=True)
+        data["student"]["model"] = self.student.source
+        return data
+
+
+def _directory(info: ValidationInfo) -> Path:
+    return Path((info.context or {}).get("directory", Path.cwd()))
+
+
+def _existing(path: Path, info: ValidationInfo, what: str) -> Path:
+    full = (_directory(info) / path.expanduser()).resolve()
+    if not full.exists():
+        raise ValueError(f"no such file: {full}; expected {what} (paths are relative to the recipe)")
+    return full
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read and validate a recipe, its rubrics and their checks.
+
+    Args:
+        path: the YAML file.
+        overrides: `dotted.key=value` items; values are YAML and are merged before validation.
+
+    Raises:
+        RecipeError: with file, line, key, what was found and what was expected.
+        RubricError: likewise, for a rubric.
+    """
+    document = load_document(path, RecipeError)
+    for override in overrides:
+        _apply_override(document, override)
+    directory = path.resolve().parent
+    try:
+        recipe = Recipe.model_validate(document.data, context={"directory": directory})
+    except ValidationError as problem:
+        raise_invalid(problem, document, RecipeError, Recipe)
+    recipe._directory = directory
+    recipe._rubrics = _load_rubrics(recipe, document, directory)
+    return recipe
+
+
+def _load_rubrics(recipe: Recipe, document: Document, directory: Path) -> RubricSet:
+    spec = recipe.rubric
+    if isinstance(spec, Path):
+        return RubricSet(rubrics={"": _load_checked(directory / spec)})
+    where = document.where(("rubric",))
+    if "column" not in spec or len(spec) < 2:
+        raise RecipeError(f"{where}: rubric: expected `{{column: NAME, KIND: FILE, …}}` with at least one kind")
+    kinds = {kind: _load_checked(directory / file) for kind, file in spec.items() if kind != "column"}
+    return RubricSet(column=spec["column"], rubrics=kinds)
+
+
+def _load_checked(path: Path) -> Rubric:
+    rubric = load_rubric(path)
+    build_checks(rubric)
+    return rubric
+
+
+PATH_KEYS = {("rubric",), ("prompts", "path"), ("student", "system"), ("sample", "drafts_from"), ("student", "model")}
+
+
+def _apply_override(document: Document, override: str) -> None:
+    """Merge one `dotted.key=value` into the document; a relative path is then relative to the working directory."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise RecipeError(f"command line: `{override}`: expected key=value, such as loop.rounds=3")
+    try:
+        value = YAML(typ="safe").load(text) if text.strip() else None
+    except YAMLError as problem:
+        raise RecipeError(f"command line: {key}: `{text}` is not valid YAML ({problem}); quote it") from None
+    location: Location = tuple(key.strip().split("."))
+    if location in PATH_KEYS and isinstance(value, str) and Path(value).expanduser().exists():
+        value = str(Path(value).expanduser().resolve())
+    file, colon, name = value.partition(":") if isinstance(value, str) else ("", "", "")
+    if location[-1] in ("use", "judge", "teacher") and colon and file.endswith(".py") and Path(file).exists():
+        value = f"{Path(file).resolve()}:{name}"
+    node: Any = document.data
+    for depth, part in enumerate(location[:-1]):
+        child = node.setdefault(part, {}) if isinstance(node, dict) else None
+        if isinstance(child, str) and depth == len(location) - 2:
+            child = node[part] = {"use": child}
+        if not isinstance(child, dict):
+            raise RecipeError(f"command line: {key}: {dotted(location[: depth + 1])} is no section with keys")
+        node = child
+    if location[-1] == "use" and isinstance(node.get("use"), str) and node["use"] != value:
+        node.clear()
+    node[location[-1]] = value
+    document.overrides.add(location)
+
+
+def operational_keys(recipe: Recipe) -> set[str]:
+    """Return the dotted keys that do not change results."""
+    return set(_operational(recipe, ""))
+
+
+def _operational(node: Any, prefix: str) -> typing.Iterator[str]:
+    if isinstance(node, (Section, Plugin)):
+        yield from (f"{prefix}{name}" for name in node.operational)
+        for name in type(node).model_fields:
+            inner = prefix if isinstance(node, PluginSection) and name == node.slot else f"{prefix}{name}."
+            yield from _operational(getattr(node, name), inner)
+
+
+def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return `key: old → new` for every dotted key whose value differs between two resolved recipes."""
+    lines: list[str] = []
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            lines += differing_keys(before, after, f"{prefix}{key}.")
+        elif before != after:
+            lines.append(f"{prefix}{key}: {before!r} → {after!r}")
+    return lines
+
+
+def recipe_schema() -> dict[str, Any]:
+    """Return the recipe's JSON Schema, for completion in editors."""
+    schema = Recipe.model_json_schema()
+    for section in (SampleSection, TrainSection):
+        part = schema["$defs"][section.__name__]
+        slot = part["properties"].pop(section.slot)
+        part["required"] = [name for name in part.get("required", []) if name != section.slot]
+        options = slot["anyOf"][-1]["properties"]
+        part["properties"] = {**part["properties"], **options}
+        part["additionalProperties"] = True
+    return schema

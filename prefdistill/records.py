@@ -1,0 +1,471 @@
+"""Everything that is ever written to disk, as frozen records whose invariants are validators.
+
+A bad record cannot exist, in memory or when read back: a pair without a positive margin, a score
+outside 0..1 or a prompt that does not end with a user message is an error where it is made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SCHEMA: Literal[1] = 1
+
+Role = Literal["system", "user", "assistant"]
+Split = Literal["train", "validation", "test"]
+Source = str
+"""student, base, teacher or file:NAME."""
+Scale = Literal["rubric", "preference", "custom"]
+ScorePath = Literal["checked", "parsed", "sampled", "logprob"]
+FailureKind = Literal["provider", "parse", "refusal", "empty", "truncated", "budget"]
+SETTLED_KINDS: frozenset[str] = frozenset({"refusal", "empty", "truncated", "parse"})
+"""Failures that settle their key; the other kinds are owed again when a run resumes."""
+Unit = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+def digest(value: Any, length: int = 16) -> str:
+    """Return the first `length` hex digits of the SHA-256 of `value` as canonical JSON."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def seed_of(*parts: Any) -> int:
+    """Return a 63-bit seed that depends on `parts` alone, never on process, batch or order."""
+    return int(digest(list(parts), 16), 16) >> 1
+
+
+class Record(BaseModel):
+    """A frozen row; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Row(Record):
+    """A record that is a line of its own in a file of the run folder."""
+
+    schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
+    """Version of the row's shape."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, populate_by_name=True, serialize_by_alias=True
+    )
+
+    def key(self) -> str:
+        """Return the deterministic id under which the row is counted, sorted and resumed."""
+        raise NotImplementedError(f"{type(self).__name__} has no key")
+
+
+class Message(Record):
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+class Prompt(Row):
+    """What the student is asked, with the named facts that rubrics refer to."""
+
+    id: str
+    """Hash of the user's `id` column, else of the messages without the recipe's system prompt."""
+    messages: tuple[Message, ...]
+    """The conversation so far; ends with a user message."""
+    split: Split
+    fields: dict[str, Any] = {}
+    """Every other column of the prompts file; `{name}` in a rubric refers to these."""
+    tags: tuple[str, ...] = ()
+    """Marks set while loading, such as the user's own id (`id:…`) or the number of merged copies (`copies:3`)."""
+
+    @model_validator(mode="after")
+    def _ends_with_user(self) -> Self:
+        if not self.messages or self.messages[-1].role != "user":
+            raise ValueError("messages must end with a user message")
+        if not self.messages[-1].content.strip():
+            raise ValueError("the last user message has no text")
+        return self
+
+    def key(self) -> str:
+        return self.id
+
+    @property
+    def text(self) -> str:
+        """The last user message."""
+        return self.messages[-1].content
+
+
+class Policy(Record):
+    """A definite set of student weights."""
+
+    model: str
+    """Hub id or path of the base model."""
+    revision: str | None = None
+    adapter: str | None = None
+    """None for the base, else the adapter's folder relative to the run folder."""
+    round: int = Field(default=0, ge=0)
+    """The round that made it; 0 is the base."""
+
+
+class Draft(Row):
+    """A completion with its provenance."""
+
+    id: str
+    prompt_id: str
+    source: Source
+    """student, base, teacher or file:NAME; part of the id."""
+    policy: Policy | None
+    """The weights that wrote it; None only for teacher and file drafts."""
+    round: int = Field(ge=0)
+    purpose: Split
+    """The split the draft was written for: train drafts are judged for pairs, the others only evaluated."""
+    index: int = Field(ge=0)
+    completion: str
+    finish_reason: Literal["stop", "length"] | None = None
+    tokens: int | None = Field(default=None, ge=0)
+    """Completion tokens, the end token included."""
+    seed: int | None = None
+    log_prob: float | None = None
+    """Sum of the sampler's log-probabilities of the completion's tokens at temperature 1, in nats."""
+
+    @model_validator(mode="after")
+    def _provenance(self) -> Self:
+        if self.source in ("student", "base"):
+            missing = [name for name in ("policy", "finish_reason", "tokens", "seed") if getattr(self, name) is None]
+            if missing:
+                raise ValueError(f"a {self.source} draft needs {', '.join(missing)}")
+        return self
+
+    def key(self) -> str:
+        return self.id
+
+    @staticmethod
+    def make_id(prompt_id: str, source: str, round: int, purpose: str, index: int) -> str:
+        """Return the id: readable, deterministic, one per (prompt, source, round, purpose, index)."""
+        return f"{prompt_id}/{source}/{purpose}-{round:02d}/{index}"
+
+
+class Usage(Record):
+    """What replies cost."""
+
+    calls: int = Field(default=0, ge=0)
+    """Requests that were sent (a reply from the request cache is not one)."""
+    cached: int = Field(default=0, ge=0)
+    """Replies that came from the request cache."""
+    prompt_tokens: int = Field(default=0, ge=0)
+    completion_tokens: int = Field(default=0, ge=0)
+    usd: float = Field(default=0.0, ge=0.0)
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(**{name: getattr(self, name) + getattr(other, name) for name in type(self).model_fields})
+
+
+class CheckScore(Record):
+    """What a check found in one draft."""
+
+    score: Unit
+    reason: str = ""
+    """What was found, for the person who reads the report."""
+
+
+class CriterionScore(Record):
+    """One criterion's answer for one draft."""
+
+    criterion: str
+    applies: bool = True
+    """False where the criterion does not apply to this prompt; then there is no level and no score."""
+    level: str | None = None
+    score: Unit | None = None
+    reason: str = ""
+    path: ScorePath
+    """How the score was obtained."""
+    distribution: tuple[float, ...] | None = None
+    """Probability of each level, worst to best, where the server gave them."""
+
+    @model_validator(mode="after")
+    def _score_iff_applies(self) -> Self:
+        if self.applies != (self.score is not None):
+            raise ValueError("a criterion has a score exactly where it applies")
+        return self
+
+
+class Judgement(Record):
+    """One draft's scores by one judge."""
+
+    draft_id: str
+    judge: str
+    member: str | None = None
+    """Which teacher of a panel; None where there is one."""
+    scores: tuple[CriterionScore, ...] = ()
+    value: float | None = None
+    """A custom judge's single number; None for a rubric judge, whose total is computed when ranking."""
+    scale: Scale
+    usage: Usage = Usage()
+
+    @model_validator(mode="after")
+    def _has_content(self) -> Self:
+        if not self.scores and self.value is None:
+            raise ValueError("a judgement needs criterion scores or a value")
+        if self.value is not None and self.value != self.value:
+            raise ValueError("a judgement's value cannot be NaN; abstain with a Failure instead")
+        return self
+
+
+class Preference(Record):
+    """One comparison of two drafts, in the order in which they were shown."""
+
+    first_id: str
+    second_id: str
+    probability: Unit
+    """Probability that the first shown is better; 0.5 is a tie."""
+    judge: str
+    member: str | None = None
+    repeat: int = Field(default=0, ge=0)
+    reason: str = ""
+    usage: Usage = Usage()
+
+    @model_validator(mode="after")
+    def _two_drafts(self) -> Self:
+        if self.first_id == self.second_id:
+            raise ValueError("a preference compares two different drafts")
+        return self
+
+
+class Failure(Record):
+    """Something that could not be obtained or read. It never becomes a score, a tie or a label."""
+
+    stage: str
+    key: str
+    """The draft id, or `first|second` for a comparison."""
+    kind: FailureKind
+    message: str
+    reply: str | None = None
+    """The raw text, where there was one."""
+    usage: Usage = Usage()
+
+
+class Verdict(Row):
+    """Everything that one prompt's judging produced; the unit of resume."""
+
+    prompt_id: str
+    judgements: tuple[Judgement, ...] = ()
+    preferences: tuple[Preference, ...] = ()
+    failures: tuple[Failure, ...] = ()
+
+    def key(self) -> str:
+        return self.prompt_id
+
+    @property
+    def usage(self) -> Usage:
+        """Everything spent on this prompt's judging, failures included."""
+        rows: tuple[Judgement | Preference | Failure, ...] = (*self.judgements, *self.preferences, *self.failures)
+        return sum((row.usage for row in rows), Usage())
+
+    @property
+    def owed(self) -> bool:
+        """Whether a failure here must be asked again on resume (provider and budget failures)."""
+        return any(failure.kind not in SETTLED_KINDS for failure in self.failures)
+
+
+class RankedDraft(Record):
+    """One draft's place in a ranking."""
+
+    draft_id: str
+    rank: int = Field(ge=1)
+    score: float
+    """Score before gates, in the unit of `scale`."""
+    scale: Scale
+    gates: tuple[str, ...] = ()
+    """Names of the gates it failed; empty when it passed all."""
+
+
+class Ranking(Row):
+    """One prompt's drafts, best first; equal ones share a rank."""
+
+    prompt_id: str
+    round: int = Field(ge=0)
+    entries: tuple[RankedDraft, ...] = ()
+
+    @model_validator(mode="after")
+    def _best_first(self) -> Self:
+        ranks = [entry.rank for entry in self.entries]
+        if ranks != sorted(ranks):
+            raise ValueError("ranking entries go best first")
+        return self
+
+    def key(self) -> str:
+        return self.prompt_id
+
+
+class PreferencePair(Row):
+    """A chosen and a rejected completion whose difference is known to be positive."""
+
+    id: str
+    prompt_id: str
+    round: int = Field(ge=0)
+    prompt: tuple[Message, ...]
+    chosen: str
+    rejected: str
+    chosen_id: str
+    rejected_id: str
+    chosen_score: float
+    rejected_score: float
+    margin: float = Field(gt=0.0)
+    """The judge's score gap, in the unit of `scale`; always positive."""
+    scale: Scale
+
+    @model_validator(mode="after")
+    def _differ(self) -> Self:
+        if self.chosen_id == self.rejected_id or self.chosen.strip() == self.rejected.strip():
+            raise ValueError("chosen and rejected must be different texts")
+        return self
+
+    def key(self) -> str:
+        return self.id
+
+
+class Drop(Row):
+    """Why a prompt gave no pair."""
+
+    prompt_id: str
+    round: int = Field(ge=0)
+    reason: str
+    """One of the counted reasons of `stages/pair.py`."""
+    detail: str = ""
+
+    def key(self) -> str:
+        return self.prompt_id
+
+
+class TrainResult(Record):
+    """What one training did."""
+
+    start: Policy
+    """The policy training began from."""
+    reference: Policy
+    """The policy that DPO measured against."""
+    policy: Policy
+    """The policy it made."""
+    pairs: int = Field(ge=1)
+    """Distinct pairs trained on, past ones included."""
+    pairs_dropped: int = Field(default=0, ge=0)
+    """Pairs not trained on because they exceeded the length limit or did not fill a batch."""
+    steps: int = Field(ge=0)
+    loss: float
+    """Mean loss of the last logged steps."""
+    first_loss: float
+    """Loss of the first step, before any update; ln 2 for sigmoid DPO where the reference is the start policy."""
+    reward_margin: float
+    """DPO's implicit reward of chosen minus rejected, at the end."""
+    reward_accuracy: Unit
+    adapter_moved: Unit
+    """Share of adapter entries that differ from the start policy's file."""
+    kl: float | None = None
+    """KL of new to old policy on fixed drafts, nats a completion (r - 1 - ln r estimator)."""
+    kl_standard_error: float | None = None
+    truncated: int = Field(default=0, ge=0)
+    """Pairs with a completion cut at `max_length`."""
+    diagnostics: dict[str, float] = {}
+    warnings: tuple[str, ...] = ()
+    seconds: float = Field(ge=0.0)
+
+
+Outcome = Literal["win", "loss", "tie", "unknown"]
+
+
+class Comparison(Row):
+    """One prompt's draft against a baseline's draft."""
+
+    prompt_id: str
+    draft_id: str
+    baseline: str
+    """base or teacher."""
+    baseline_draft_id: str
+    score: float | None = None
+    """The draft's score by the evaluation judge, gates applied; None where unknown."""
+    baseline_score: float | None = None
+    outcome: Outcome
+
+    def key(self) -> str:
+        return f"{self.prompt_id}/{self.baseline}"
+
+
+class EvaluationResult(Record):
+    """A policy's drafts against a baseline's on one split; needs at least one judged comparison."""
+
+    policy: Policy
+    baseline: str
+    split: Split
+    judge: str
+    self_judged: bool
+    """Whether the evaluation judge is also the training judge."""
+    kind: str | None = None
+    """The kind of prompt, for one row of a per-kind table; None for all prompts."""
+    wins: int = Field(ge=0)
+    losses: int = Field(ge=0)
+    ties: int = Field(ge=0)
+    unknown: int = Field(ge=0)
+    win_rate: Unit
+    """(wins + ties / 2) / judged comparisons."""
+    interval: tuple[float, float]
+    """95 % interval of the win rate."""
+    score: float
+    """Mean score by the evaluation judge, a gate failure counting 0."""
+    baseline_score: float
+    score_gain: float
+    """Mean paired difference."""
+    score_gain_interval: tuple[float, float]
+    """95 % percentile bootstrap over prompts."""
+    gate_pass_rate: Unit | None
+    length_ratio: float | None
+    """Mean words of the policy's drafts over the baseline's."""
+    criteria: dict[str, float] = {}
+    """Mean score per criterion of the policy's drafts."""
+    baseline_criteria: dict[str, float] = {}
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        if self.wins + self.losses + self.ties < 1:
+            raise ValueError("an evaluation needs at least one judged comparison")
+        return self
+
+
+class RoundResult(Row):
+    """A finished round; its file is written last and says that the round is done."""
+
+    round: int = Field(ge=0)
+    drafts: int = Field(ge=0)
+    judged: int = Field(ge=0)
+    """Drafts with a complete judgement or a place in a comparison."""
+    failed: int = Field(ge=0)
+    """Drafts and judgements that failed."""
+    failures: dict[str, int] = {}
+    """Failures by stage and kind, such as `judge.parse`."""
+    pairs: int = Field(ge=0)
+    drops: dict[str, int] = {}
+    """Prompts without a pair, by reason."""
+    counts: dict[str, float] = {}
+    """Further counts and shares of the round's drafts: identical, truncated, gate failures, longer-chosen share."""
+    kinds: dict[str, dict[str, float]] = {}
+    """The same per kind of prompt, where the recipe has several rubrics."""
+    train: TrainResult | None = None
+    evaluation: tuple[EvaluationResult, ...] = ()
+    """Against each baseline, on validation prompts, for all prompts and per kind."""
+    rubric_score: float | None = None
+    """Mean score by the training judge on validation drafts."""
+    held_out_score: float | None = None
+    """Mean score by `evaluate.judge` on validation drafts where it is another judge; None when self-judged."""
+    baseline_rubric_score: float | None = None
+    teacher_rubric_score: float | None = None
+    gold: float | None = None
+    """Mean exact score, sandbox only; reported, never used to train or select."""
+    mean_tokens: float | None = None
+    """Mean tokens of the validation drafts."""
+    usage: Usage = Usage()
+    """Judging of the round's training drafts."""
+    evaluation_usage: Usage = Usage()
+    seconds: dict[str, float] = {}
+    warnings: tuple[str, ...] = ()
+
+    def key(self) -> str:
+        return f"round-{self.round:02d}"

@@ -1,0 +1,155 @@
+"""What a run came to, gathered into `result.json` for programs and `report.html` for people."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from prefdistill import __version__
+from prefdistill.assembly import Workshop
+from prefdistill.evaluation import Measured, mean_score
+from prefdistill.metrics.further import measure, reference_rows
+from prefdistill.metrics.rates import GapRecovered
+from prefdistill.records import Comparison, EvaluationResult, Policy, RoundResult, Usage
+from prefdistill.run import Fingerprints, read_json, write_json, write_text
+from prefdistill.stages.evaluate import performance_gap
+from prefdistill.stages.report import ReportData, pick_examples, render_report, render_result
+
+
+@dataclass
+class Outcome:
+    """What a run came to: everything the report is made from."""
+
+    shop: Workshop
+    rounds: list[RoundResult] = field(default_factory=list)
+    """Round 0, the base, first."""
+    policies: dict[int, Policy] = field(default_factory=dict)
+    """By round."""
+    best_round: int = 0
+    test: tuple[EvaluationResult, ...] = ()
+    test_comparisons: dict[str, list[Comparison]] = field(default_factory=dict)
+    """By baseline."""
+    test_measured: dict[str, Measured] = field(default_factory=dict)
+    """By policy, base and teacher."""
+    warnings: list[str] = field(default_factory=list)
+    result: dict[str, Any] = field(default_factory=dict)
+    """What result.json holds, once it is written."""
+
+    @property
+    def policy(self) -> Policy:
+        """The kept policy."""
+        return self.policies[self.best_round]
+
+
+def write_result(outcome: Outcome, texts: bool) -> None:
+    """Write result.json and report.html into the run folder."""
+    run, report = outcome.shop.run, report_data(outcome)
+    outcome.result = render_result(report)
+    write_json(run.result, outcome.result)
+    write_text(run.report, render_report(report, texts=texts))
+
+
+def report_data(outcome: Outcome) -> ReportData:
+    """Gather the records of a finished run."""
+    shop, recipe = outcome.shop, outcome.shop.recipe
+    manifest = read_json(shop.run.manifest)
+    measured = outcome.test_measured
+    judge: Any = recipe.judge
+    evaluation_judge: Any = recipe.held_out_judge or recipe.judge
+    rubrics = recipe.rubrics
+    names = {"": "rubric.yaml"} if rubrics.column is None else {kind: f"rubric-{kind}.yaml" for kind in rubrics.rubrics}
+    return ReportData(
+        name=recipe.name,
+        version=__version__,
+        mode=recipe.loop.mode,
+        seed=recipe.seed,
+        student=f"{recipe.student.model} ({recipe.student.quantization})",
+        teacher=_teacher_name(recipe.teacher),
+        judge=judge._use,
+        evaluation_judge=evaluation_judge._use,
+        self_judged=recipe.held_out_judge is None,
+        prompts=manifest["prompts"],
+        rounds=tuple(outcome.rounds),
+        best_round=outcome.best_round,
+        policy=outcome.policy,
+        recipe=shop.run.recipe.read_text(encoding="utf-8"),
+        rubrics={name: (shop.run.path / name).read_text(encoding="utf-8") for name in names.values()},
+        kinds=rubrics.kinds,
+        test=outcome.test,
+        test_gold={name: mean for name, each in measured.items() if (mean := mean_score(each.gold)) is not None},
+        test_metrics=further_metrics(outcome),
+        test_usage=sum((each.usage for each in {id(each): each for each in measured.values()}.values()), Usage()),
+        pgr=gap(outcome),
+        manifest=_facts(manifest),
+        seconds=_seconds(shop),
+        warnings=(*shop.notes, *outcome.warnings, *_request_notes(shop)),
+        examples=examples(outcome),
+    )
+
+
+def _teacher_name(teacher: Any) -> str | None:
+    return None if teacher is None else str(getattr(teacher, "model", None) or teacher._use)
+
+
+def _facts(manifest: Mapping[str, Any]) -> dict[str, str]:
+    versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items() if version)
+    machine = manifest["machine"]
+    return {
+        "started": str(manifest["started"]),
+        "machine": f"{machine['system']}, {machine['cores']} cores, {manifest['torch_threads']} torch threads",
+        "accelerator": str(manifest["cuda"] or "none"),
+        "versions": versions,
+        "recipe's git commit": str(manifest["git_commit"] or "none"),
+        **{f"chosen: {name}": str(value) for name, value in manifest["choices"].items()},
+    }
+
+
+def _seconds(shop: Workshop) -> dict[str, float]:
+    baselines, test = Fingerprints(shop.run.baselines), Fingerprints(shop.run.test)
+    entries: Iterable[tuple[Fingerprints, str]] = [
+        *((baselines, name) for name in baselines.entries if "-test-" in name),
+        *((test, name) for name in test.entries),
+    ]
+    return {"test": sum(marks.seconds(name) for marks, name in entries)}
+
+
+def _request_notes(shop: Workshop) -> list[str]:
+    layer = shop.context.requests
+    return [] if layer is None else list(Counter(layer.notes))
+
+
+def gap(outcome: Outcome) -> GapRecovered | None:
+    """Return the performance gap recovered on the test split, None without a teacher."""
+    if "teacher" not in outcome.test_comparisons:
+        return None
+    compared = outcome.test_comparisons
+    return performance_gap(compared["base"], compared["teacher"], outcome.shop.recipe.seed)
+
+
+def examples(outcome: Outcome) -> tuple[Any, ...]:
+    """Pick the report's before and after examples from the test split."""
+    measured = outcome.test_measured
+    drafts = {draft.id: draft for each in measured.values() for draft in each.drafts}
+    scores = {key: score for each in measured.values() for key, score in each.scores.items()}
+    rubric_scores = {key: score for each in measured.values() for key, score in each.rubric.items()}
+    return pick_examples(
+        measured["policy"].judged.prompts,
+        outcome.test_comparisons["base"],
+        drafts.values(),
+        scores,
+        outcome.shop.rubrics,
+        None if outcome.shop.recipe.held_out_judge is None else rubric_scores,
+    )
+
+
+def further_metrics(outcome: Outcome) -> dict[str, float]:
+    """Return the metrics that the recipe names, on the kept policy's test drafts."""
+    names = outcome.shop.recipe.evaluate.metrics
+    if not names:
+        return {}
+    measured = outcome.test_measured
+    teacher = measured["teacher"].drafts if "teacher" in measured else []
+    rows = reference_rows(measured["policy"].judged.prompts, measured["policy"].drafts, teacher)
+    return measure(names, rows, outcome.shop.recipe.directory)

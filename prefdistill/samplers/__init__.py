@@ -1,0 +1,1 @@
+"""The samplers: a policy and requests in, drafts out."""

@@ -1,0 +1,14 @@
+"""The sandbox: an embedded world in which the whole loop can be measured against the truth.
+
+Notes are turned into short business e-mails. `world` makes the notes, `student/` is a tiny language model that writes
+mediocre e-mails, `writer` holds the oracle (the teacher) and the mixture the student was trained on, `gold` is the
+hidden exact score, `held_out` an honest but imperfect second opinion, and `plugins` offers them all through the same
+doors as any other teacher or judge. Importing this package loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+STUDENT_DIRECTORY = Path(__file__).parent / "student"
+"""Folder of the shipped student: config, float16 weights, tokenizer with chat template."""

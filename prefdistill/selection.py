@@ -1,0 +1,313 @@
+"""Which draft is better, and which two make a pair: pure rules that judges and stages share.
+
+`stages/rank.py` and `stages/pair.py` apply them to whole rounds; the rubric judge applies the same ones to find the
+two drafts that it should compare in both orders, so that what is confirmed is what is trained on.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from prefdistill.errors import RecipeError, RubricError
+from prefdistill.records import (
+    CriterionScore,
+    Draft,
+    Judgement,
+    Preference,
+    Prompt,
+    RankedDraft,
+    Ranking,
+    Scale,
+    Verdict,
+    seed_of,
+)
+from prefdistill.rubric import COMPLETE, Rubric
+
+EPSILON = 1e-9
+"""Scores are sums of a few weighted fractions; a smaller gap is rounding."""
+WORST_OF = 5
+"""Above this many drafts, best against worst of all degrades (2502.16825): the rejected is the worst of this many."""
+
+Strategy = Literal["best_worst", "best_random", "mean_minus_2sd", "all_above_margin"]
+GateFailures = Literal["reject", "drop"]
+
+
+class PairOptions(BaseModel):
+    """How a prompt's ranked drafts become pairs: the recipe's `pair` section."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    strategy: Strategy = "best_worst"
+    """best_worst; best_random (a random lower one); mean_minus_2sd (the one nearest to it); all_above_margin."""
+    min_margin: float | None = Field(default=None, ge=0.0, allow_inf_nan=False)
+    """Smallest margin that trains, in the judge's unit; None is 0.1, and an error where a judge has its own scale."""
+    max_length_ratio: float | None = Field(default=None, gt=1.0)
+    """Largest ratio of the two texts' words, longer over shorter; None is no limit."""
+    near_duplicate: float | None = Field(default=0.95, gt=0.0, le=1.0)
+    """Pairs of texts more similar than this (1 is identical, by edit distance) are dropped; None keeps them."""
+    gate_failures: GateFailures = "reject"
+    """reject: a draft that fails a gate may be the rejected one; drop: it makes no pair."""
+    tie_margin: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+    """Scores no further apart than this are tied."""
+
+    def margin_for(self, scale: Scale) -> float:
+        """Return the smallest margin that trains on `scale`.
+
+        Raises:
+            RecipeError: the judge has a scale of its own and `min_margin` was not given.
+        """
+        if self.min_margin is not None:
+            return self.min_margin
+        if scale == "custom":
+            raise RecipeError(
+                "pair.min_margin: not set, and the judge's numbers are on a scale of their own; "
+                "write the smallest gap between two of its numbers that should train a pair (0 for any gap)"
+            )
+        return 0.1
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Two drafts compared in both orders: the probability that `a` is better, where it was shown first and second."""
+
+    shown_first: float
+    shown_second: float
+
+    @property
+    def probability(self) -> float:
+        """Both orders averaged."""
+        return (self.shown_first + self.shown_second) / 2
+
+    @property
+    def agree(self) -> bool:
+        """Whether both orders name the same winner."""
+        return (self.shown_first - 0.5) * (self.shown_second - 0.5) > 0
+
+    @property
+    def tied(self) -> bool:
+        """Whether both orders are a tie."""
+        return self.shown_first == self.shown_second == 0.5
+
+
+def compare(preferences: Iterable[Preference], a: str, b: str) -> Compared | None:
+    """Return how draft `a` compares with `b`, repeats and members averaged; None unless both orders are known."""
+    return compare_texts(preferences, (a,), (b,))
+
+
+def compare_texts(preferences: Iterable[Preference], a: tuple[str, ...], b: tuple[str, ...]) -> Compared | None:
+    """Return how one text compares with another, each given by the ids of the drafts that have it."""
+    shown = [(each.first_id, each.second_id, each.probability) for each in preferences]
+    first = [probability for one, other, probability in shown if one in a and other in b]
+    second = [1 - probability for one, other, probability in shown if one in b and other in a]
+    return Compared(fmean(first), fmean(second)) if first and second else None
+
+
+def rank_drafts(prompt: Prompt, drafts: Sequence[Draft], verdict: Verdict, rubric: Rubric, round: int) -> Ranking:
+    """Rank a prompt's drafts by its verdict; failed and incompletely judged drafts are left out.
+
+    Drafts that fail a gate come after all that pass; equal scores share a rank. Without pointwise judgements the
+    score is the mean probability of winning, a comparison that lacks one of its orders being unknown.
+    """
+    failed = {failure.key for failure in verdict.failures}
+    judged: dict[str, list[Judgement]] = defaultdict(list)
+    for judgement in verdict.judgements:
+        judged[judgement.draft_id].append(judgement)
+    entries = []
+    for draft in drafts:
+        if draft.id in failed:
+            continue
+        cut = (COMPLETE,) if draft.finish_reason == "length" else ()
+        pointwise = [each for each in judged[draft.id] if each.scale != "preference" or each.value is not None]
+        if pointwise:
+            entry = _scored(draft, cut, pointwise, prompt, rubric)
+        else:
+            rivals = [each.id for each in drafts if each.id != draft.id]
+            entry = _compared(draft, cut, judged[draft.id], rivals, verdict.preferences, rubric)
+        if entry is not None:
+            entries.append(entry)
+    return Ranking(prompt_id=prompt.id, round=round, entries=_with_ranks(entries))
+
+
+def _scored(
+    draft: Draft, cut: tuple[str, ...], judgements: Sequence[Judgement], prompt: Prompt, rubric: Rubric
+) -> RankedDraft | None:
+    """Score a draft by its pointwise judgements; None where they are incomplete or nothing applies."""
+    scores = pool_scores(judgements)
+    gates = (*cut, *failed_gates(scores, rubric))
+    values = [each.value for each in judgements if each.value is not None]
+    if values:
+        return _unranked(draft, fmean(values), judgements[0].scale, gates)
+    by_name = {score.criterion: score for score in scores}
+    if any(each.name not in by_name for each in rubric.all_criteria):
+        return None
+    unasked = [each.name for each in rubric.asked if not by_name[each.name].applies and each.applies_to(prompt)]
+    if unasked and not gates:
+        return None  # it failed a gate when it was judged and passes now: the teacher has not been asked
+    try:
+        total, _ = rubric.total(scores)
+    except RubricError:  # no criterion with a weight applies
+        if not gates:
+            return None
+        total = 0.0
+    return _unranked(draft, total, "rubric", gates)
+
+
+def _compared(
+    draft: Draft,
+    cut: tuple[str, ...],
+    judgements: Sequence[Judgement],
+    rivals: Sequence[str],
+    preferences: Sequence[Preference],
+    rubric: Rubric,
+) -> RankedDraft | None:
+    """Score a draft by its comparisons; None where none is known in both orders and no gate failed."""
+    gates = (*cut, *failed_gates(pool_scores(judgements), rubric))
+    known = [found.probability for rival in rivals if (found := compare(preferences, draft.id, rival))]
+    if not known and not gates:
+        return None
+    return _unranked(draft, fmean(known) if known else 0.0, "preference", gates)
+
+
+def _unranked(draft: Draft, score: float, scale: Scale, gates: tuple[str, ...]) -> RankedDraft:
+    return RankedDraft(draft_id=draft.id, rank=1, score=score, scale=scale, gates=gates)
+
+
+def _with_ranks(entries: Iterable[RankedDraft]) -> tuple[RankedDraft, ...]:
+    """Order entries best first and number them 1, 1, 3, …"""
+    ordered = sorted(entries, key=lambda each: (bool(each.gates), -each.score, each.draft_id))
+    ranked: list[RankedDraft] = []
+    for position, entry in enumerate(ordered, start=1):
+        last = ranked[-1] if ranked else None
+        shared = last is not None and bool(last.gates) == bool(entry.gates) and abs(last.score - entry.score) <= EPSILON
+        rank = last.rank if last is not None and shared else position
+        ranked.append(entry.model_copy(update={"rank": rank}))
+    return tuple(ranked)
+
+
+def pool_scores(judgements: Sequence[Judgement]) -> tuple[CriterionScore, ...]:
+    """Return one draft's scores, averaged per criterion over the members that gave one."""
+    if len(judgements) == 1:
+        return judgements[0].scores
+    by_name: dict[str, list[CriterionScore]] = defaultdict(list)
+    for judgement in judgements:
+        for score in judgement.scores:
+            by_name[score.criterion].append(score)
+    pooled = []
+    for scores in by_name.values():
+        known = [each.score for each in scores if each.score is not None]
+        update = {"applies": bool(known), "score": fmean(known) if known else None, "level": None}
+        pooled.append(scores[0].model_copy(update=update))
+    return tuple(pooled)
+
+
+def failed_gates(scores: Iterable[CriterionScore], rubric: Rubric) -> tuple[str, ...]:
+    """Return the names of the rubric's gates that `scores` fail; a gate without a score is not failed."""
+    by_name = {score.criterion: score.score for score in scores}
+    return tuple(
+        gate.name
+        for gate in rubric.gates
+        if (score := by_name.get(gate.name)) is not None and score < (1.0 if gate.asked else gate.at_least)
+    )
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One distinct text that may stand in a pair."""
+
+    draft_id: str
+    """The first of `equal_ids`."""
+    equal_ids: tuple[str, ...]
+    """Every draft that has this text."""
+    text: str
+    score: float
+    """Score before gates, averaged over them."""
+    scale: Scale
+    passes: bool
+    """Whether it passes every gate; only then can it be chosen."""
+
+
+def contenders(
+    ranking: Ranking, drafts: Iterable[Draft], gate_failures: GateFailures = "reject"
+) -> tuple[Contender, ...]:
+    """Return the drafts that may stand in a pair: ranked, not cut at the token limit, each text once.
+
+    Their order depends on scores and texts alone, never on the order in which drafts were stored.
+    """
+    texts = {draft.id: draft.completion for draft in drafts}
+    same: dict[str, list[RankedDraft]] = defaultdict(list)
+    for entry in ranking.entries:
+        if COMPLETE not in entry.gates and entry.draft_id in texts:
+            same[texts[entry.draft_id].strip()].append(entry)
+    found = []
+    for entries in same.values():
+        ids = tuple(sorted(entry.draft_id for entry in entries))
+        passes = not any(each.gates for each in entries)
+        if passes or gate_failures == "reject":
+            score = fmean(each.score for each in entries)
+            found.append(Contender(ids[0], ids, texts[ids[0]], score, entries[0].scale, passes))
+    return tuple(sorted(found, key=lambda each: (not each.passes, -each.score, each.text)))
+
+
+def best_of(rivals: Sequence[Contender], tie_margin: float = 0.0) -> Contender | None:
+    """Return the best contender that passes every gate, the shortest where several are at the top."""
+    passing = [each for each in rivals if each.passes]
+    if not passing:
+        return None
+    top = max(each.score for each in passing) - tie_margin - EPSILON
+    return min((each for each in passing if each.score >= top), key=lambda each: (len(each.text), each.text))
+
+
+def worst_of(rivals: Sequence[Contender], chosen: Contender, tie_margin: float = 0.0) -> Contender | None:
+    """Return the worst contender below `chosen`, the closest in length where several are at the bottom.
+
+    One that fails a gate is worse than any that passes. None where all are tied with `chosen`.
+    """
+    below = [each for each in rivals if is_below(each, chosen, tie_margin)]
+    tier = [each for each in below if not each.passes] or below
+    if not tier:
+        return None
+    bottom = min(each.score for each in tier) + tie_margin + EPSILON
+    return min(
+        (each for each in tier if each.score <= bottom),
+        key=lambda each: (abs(len(each.text) - len(chosen.text)), each.text),
+    )
+
+
+def is_below(rival: Contender, chosen: Contender, tie_margin: float = 0.0) -> bool:
+    """Whether `rival` is worse than `chosen` by more than a tie."""
+    return chosen.passes and (not rival.passes or chosen.score - rival.score > tie_margin + EPSILON)
+
+
+def choose_best_worst(
+    prompt: Prompt,
+    drafts: Sequence[Draft],
+    ranking: Ranking,
+    tie_margin: float = 0.0,
+    gate_failures: GateFailures = "reject",
+) -> tuple[Contender, Contender] | None:
+    """Return the two drafts that best against worst selects; None where no draft is above another.
+
+    Above five contenders the rejected one is the worst of a random five of the others, drawn by prompt, round and
+    text, so that the judge's confirmation and the pair stage draw the same.
+    """
+    rivals = contenders(ranking, drafts, gate_failures)
+    chosen = best_of(rivals, tie_margin)
+    if chosen is None:
+        return None
+    others = [each for each in rivals if each is not chosen]
+    if len(rivals) > WORST_OF:
+        others = in_random_order(prompt, drafts, others)[:WORST_OF]
+    rejected = worst_of(others, chosen, tie_margin)
+    return None if rejected is None else (chosen, rejected)
+
+
+def in_random_order(prompt: Prompt, drafts: Iterable[Draft], rivals: Iterable[Contender]) -> list[Contender]:
+    """Shuffle contenders by prompt, round and text: the same on every re-run and for every stored order."""
+    round = max((draft.round for draft in drafts), default=0)
+    return sorted(rivals, key=lambda each: (seed_of(prompt.id, round, each.text), each.text))

@@ -1,0 +1,1 @@
+"""The stages, one verb each: load, sample, judge, rank, pair, train, evaluate, report."""

@@ -1,0 +1,123 @@
+"""What the report is made from, and how its numbers are looked up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from prefdistill.metrics.rates import GapRecovered
+from prefdistill.records import CriterionScore, EvaluationResult, Outcome, Policy, Prompt, RoundResult, Usage
+
+
+@dataclass(frozen=True)
+class ExampleDraft:
+    """One draft as an example shows it."""
+
+    completion: str
+    score: float | None
+    """By the evaluation judge, gates applied; None where it could not be judged."""
+    rubric_score: float | None
+    """By the training judge, gates applied; None where that is the evaluation judge or has not judged it."""
+    gates: tuple[str, ...]
+    """Names of the gates it failed."""
+    criteria: tuple[CriterionScore, ...]
+
+    def find(self, criterion: str) -> CriterionScore | None:
+        """Return the score of one criterion, None where it was not judged."""
+        return next((each for each in self.criteria if each.criterion == criterion), None)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One test prompt before and after."""
+
+    why: str
+    """The rule by which it was picked."""
+    prompt: Prompt
+    kind: str
+    outcome: Outcome
+    base: ExampleDraft
+    policy: ExampleDraft
+    teacher: ExampleDraft | None
+
+    @property
+    def drafts(self) -> tuple[ExampleDraft, ...]:
+        """Base, kept policy and, where it wrote one, teacher."""
+        return (self.base, self.policy, *([self.teacher] if self.teacher else []))
+
+    @property
+    def criteria(self) -> tuple[str, ...]:
+        """Names of all criteria scored for any of the drafts."""
+        return tuple(dict.fromkeys(score.criterion for draft in self.drafts for score in draft.criteria))
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything that a run's report and its `result.json` say."""
+
+    name: str
+    """The recipe's name."""
+    version: str
+    """prefdistill's version."""
+    mode: str
+    seed: int
+    student: str
+    """Model and quantisation, as a person would say it."""
+    teacher: str | None
+    judge: str
+    """The training judge."""
+    evaluation_judge: str
+    self_judged: bool
+    """Whether the evaluation judge is the training judge."""
+    prompts: Mapping[str, int]
+    """Prompts by split."""
+    rounds: tuple[RoundResult, ...]
+    """Round 0, the base, first; its `train` is None."""
+    best_round: int
+    policy: Policy
+    """The kept policy."""
+    recipe: str
+    """The resolved recipe as YAML."""
+    rubrics: Mapping[str, str]
+    """Rubric YAML by name."""
+    kinds: tuple[str, ...] = ()
+    """Kinds of prompt, where there are several rubrics."""
+    test: tuple[EvaluationResult, ...] = ()
+    """The kept policy on test prompts, against each baseline, for all prompts and per kind; empty if it is the base."""
+    test_gold: Mapping[str, float] = field(default_factory=dict)
+    """Mean exact score on test prompts by policy, base and teacher; sandbox only."""
+    test_metrics: Mapping[str, float] = field(default_factory=dict)
+    """Further metrics of the kept policy's test drafts."""
+    test_usage: Usage = field(default_factory=Usage)
+    """Judging of the test drafts and of both baselines."""
+    pgr: GapRecovered | None = None
+    manifest: Mapping[str, str] = field(default_factory=dict)
+    """Facts about machine and software worth a line each."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Time outside the rounds, by stage."""
+    warnings: tuple[str, ...] = ()
+    """Warnings about the run as a whole; rounds have their own."""
+    examples: tuple[Example, ...] = ()
+
+
+def find_result(
+    results: tuple[EvaluationResult, ...], baseline: str = "base", kind: str | None = None
+) -> EvaluationResult | None:
+    """Return the result against `baseline` for `kind` (None: all prompts), if there is one."""
+    return next((each for each in results if each.baseline == baseline and each.kind == kind), None)
+
+
+def gate_pass_rate(results: tuple[EvaluationResult, ...], kind: str | None = None) -> float | None:
+    """Return the policy's gate pass rate, the same against every baseline."""
+    return next((each.gate_pass_rate for each in results if each.kind == kind), None)
+
+
+def judging(result: RoundResult) -> Usage:
+    """Return what the round's judging cost, training and validation drafts together."""
+    return result.usage + result.evaluation_usage
+
+
+def round_warnings(result: RoundResult) -> tuple[str, ...]:
+    """Return the round's warnings with its trainer's, each once."""
+    trained = result.train.warnings if result.train else ()
+    return tuple(dict.fromkeys((*result.warnings, *trained)))

@@ -1,0 +1,258 @@
+"""The report's page: records arranged for the template, which only lays them out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from prefdistill.records import EvaluationResult, RoundResult, Usage
+from prefdistill.stages.report.charts import Chart, Point, Reference, Series, render_chart, render_span, render_swatch
+from prefdistill.stages.report.data import ReportData, find_result, gate_pass_rate, judging, round_warnings
+from prefdistill.stages.report.examples import LONGEST_SHOWN, mark_differences, visible
+from prefdistill.stages.report.verdict import (
+    UNIT,
+    figures,
+    headline,
+    number,
+    percent,
+    percent_interval,
+    signed,
+    trust,
+)
+
+JUDGE, HELD_OUT, GOLD, WIN_RATE = 1, 2, 3, 1
+"""Looks of the charts' lines: one quantity, one colour and marker."""
+FLOW = ("load", "sample", "judge", "rank", "pair", "train", "evaluate", "report")
+
+
+def render_report(report: ReportData, texts: bool = True) -> str:
+    """Return the run's report as one HTML document; `texts=False` leaves out prompts, drafts and reasons."""
+    environment = Environment(
+        loader=PackageLoader("prefdistill.stages.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": percent,
+        "percent_interval": percent_interval,
+        "number": number,
+        "signed": signed,
+        "seconds": _seconds,
+        "count": _count,
+        "swatch": render_swatch,
+    }
+    page = environment.get_template("page.html.jinja").render(
+        report=report,
+        texts=texts,
+        headline=headline(report),
+        trust=trust(report),
+        figures=figures(report),
+        warnings=_warnings(report),
+        facts=_facts(report),
+        charts=[(chart, render_chart(chart)) for chart in _charts(report)],
+        rounds=[_Row(each, find_result(each.evaluation), gate_pass_rate(each.evaluation)) for each in report.rounds],
+        any_held_out=any(each.held_out_score is not None for each in report.rounds),
+        any_gold=any(each.gold is not None for each in report.rounds),
+        kinds={kind: _kind_rows(report, kind) for kind in report.kinds},
+        kind_counts=list(dict.fromkeys(name for r in report.rounds for each in r.kinds.values() for name in each)),
+        matrices=_matrices(report),
+        criteria=_criteria(report),
+        spending=[(each.round, judging(each)) for each in report.rounds],
+        spent=sum((judging(each) for each in report.rounds), report.test_usage),
+        free=_free(report),
+        stages=_stages(report),
+        mark=partial(_mark, texts),
+        visible=visible,
+        longest=LONGEST_SHOWN,
+        rubrics=report.rubrics if texts else {name: _without_tests(text) for name, text in report.rubrics.items()},
+    )
+    return page.encode("utf-8", "replace").decode()
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One line of the table of rounds."""
+
+    result: RoundResult
+    against_base: EvaluationResult | None
+    gates: float | None
+
+
+@dataclass(frozen=True)
+class _Matrix:
+    """Counts by name and round."""
+
+    title: str
+    rows: tuple[tuple[str, tuple[float | None, ...]], ...]
+
+
+def _facts(report: ReportData) -> list[tuple[str, str]]:
+    """Return what was run, a line each."""
+    trained = [each for each in report.rounds if each.train is not None]
+    asked = sum(each.drafts for each in trained)
+    judge = report.evaluation_judge + (", the training judge itself" if report.self_judged else ", held out")
+    return [
+        ("Recipe", report.name),
+        ("Mode", f"{report.mode}, {len(trained)} round{'s' * (len(trained) != 1)}, seed {report.seed}"),
+        ("Student", report.student),
+        ("Teacher", report.teacher or "none"),
+        ("Training judge", report.judge),
+        ("Evaluation judge", judge),
+        ("Prompts", ", ".join(f"{count:,} {split}" for split, count in report.prompts.items())),
+        ("Training drafts", f"{asked:,} sampled, {sum(each.judged for each in trained):,} judged"),
+        ("Pairs", f"{sum(each.pairs for each in trained):,}"),
+        ("Kept policy", report.policy.adapter or "the base, no adapter"),
+        ("prefdistill", report.version),
+        *report.manifest.items(),
+    ]
+
+
+def _warnings(report: ReportData) -> list[tuple[str, str]]:
+    return [
+        *[("run", each) for each in report.warnings],
+        *[(f"round {result.round}", each) for result in report.rounds for each in round_warnings(result)],
+    ]
+
+
+def _charts(report: ReportData) -> list[Chart]:
+    """Return the charts by round: scores (apart where a judge has its own scale), win rate, length."""
+    kept = float(report.best_round)
+    found = []
+    scores = [
+        _series(report, "judge" + (" (self-judged)" if report.self_judged else ""), JUDGE, lambda r: r.rubric_score),
+        _series(report, "held-out judge", HELD_OUT, lambda r: r.held_out_score),
+        _series(report, "gold", GOLD, lambda r: r.gold),
+    ]
+    teacher = next((r.teacher_rubric_score for r in report.rounds if r.teacher_rubric_score is not None), None)
+    for in_unit, title in ((True, "Score on validation drafts"), (False, "Score on the judge’s own scale")):
+        lines = tuple(each for each in scores if each.points and _in_unit(each) == in_unit)
+        references: tuple[Reference, ...] = ()
+        if teacher is not None and any(each.look == JUDGE for each in lines):
+            references = (Reference("teacher, by the judge", teacher, JUDGE),)
+        if lines:
+            limits = (0.0, 1.0) if in_unit else None
+            found.append(Chart(title, lines, number, _plain, references=references, kept=kept, limits=limits))
+    rates = tuple(
+        Point(each.round, result.win_rate, *result.interval)
+        for each in report.rounds
+        if (result := find_result(each.evaluation)) is not None and each.round > 0
+    )
+    if rates:
+        even = Reference("as good as the base", 0.5)
+        line = Series("win rate", rates, WIN_RATE)
+        title = "Win rate over the base, validation"
+        found.append(Chart(title, (line,), percent, _whole_percent, "round", (even,), kept, (0.0, 1.0)))
+    length = _series(report, "tokens a draft", JUDGE, lambda r: r.mean_tokens)
+    if length.points:
+        found.append(Chart("Mean length of validation drafts", (length,), _tenths, _plain, kept=kept, include=(0.0,)))
+    return found
+
+
+def _series(report: ReportData, name: str, look: int, read: Callable[[RoundResult], float | None]) -> Series:
+    points = ((each.round, read(each)) for each in report.rounds)
+    return Series(name, tuple(Point(x, y) for x, y in points if y is not None), look)
+
+
+def _in_unit(series: Series) -> bool:
+    return all(0.0 <= point.y <= 1.0 for point in series.points)
+
+
+def _kind_rows(report: ReportData, kind: str) -> list[_Row]:
+    return [
+        _Row(each, find_result(each.evaluation, kind=kind), gate_pass_rate(each.evaluation, kind))
+        for each in report.rounds
+    ]
+
+
+def _matrices(report: ReportData) -> list[_Matrix]:
+    def matrix(title: str, read: Callable[[RoundResult], Mapping[str, float]]) -> _Matrix:
+        names = dict.fromkeys(name for each in report.rounds for name in read(each))
+        return _Matrix(title, tuple((name, tuple(read(each).get(name) for each in report.rounds)) for name in names))
+
+    found = [
+        matrix("Prompts without a pair, by reason", lambda each: each.drops),
+        matrix("Failures, by stage and kind", lambda each: each.failures),
+        matrix("Further counts and shares of the drafts", lambda each: each.counts),
+    ]
+    return [each for each in found if each.rows]
+
+
+def _criteria(report: ReportData) -> list[tuple[str, float, float, float | None, Markup]]:
+    """Return name, base, kept policy, teacher and picture of each criterion on test prompts."""
+    result = find_result(report.test)
+    against_teacher = find_result(report.test, "teacher")
+    if result is None:
+        return []
+    best = against_teacher.baseline_criteria if against_teacher else {}
+    return [
+        (name, result.baseline_criteria[name], after, best.get(name), _span(result, name, best))
+        for name, after in result.criteria.items()
+        if name in result.baseline_criteria
+    ]
+
+
+def _span(result: EvaluationResult, name: str, best: Mapping[str, float]) -> Markup:
+    return render_span(result.baseline_criteria[name], result.criteria[name], best.get(name))
+
+
+def _free(report: ReportData) -> bool:
+    total: Usage = sum((judging(each) for each in report.rounds), report.test_usage)
+    return total.calls == 0 and total.cached == 0
+
+
+def _stages(report: ReportData) -> list[tuple[str, list[float | None], float, float]]:
+    """Return each stage's seconds by round, outside rounds, and in total."""
+    names = dict.fromkeys([*(n for each in report.rounds for n in each.seconds), *report.seconds])
+    found = []
+    for name in sorted(names, key=lambda name: FLOW.index(name) if name in FLOW else len(FLOW)):
+        by_round = [each.seconds.get(name) for each in report.rounds]
+        outside = report.seconds.get(name, 0.0)
+        found.append((name, by_round, outside, sum(each or 0.0 for each in by_round) + outside))
+    return found
+
+
+def _mark(texts: bool, before: str, after: str) -> tuple[Any, Any]:
+    """Return both texts in pieces, differences marked; nothing where texts are left out."""
+    if not texts:
+        return (), ()
+    return mark_differences(visible(before, LONGEST_SHOWN), visible(after, LONGEST_SHOWN))
+
+
+def _without_tests(rubric: str) -> str:
+    """Leave out a rubric's golden `tests`, which hold prompts and drafts."""
+    return re.sub(r"(?ms)^tests:.*?(?=^[^\s#-]|\Z)", "tests: …  # left out\n", rubric)
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return "–"
+    if value >= 3600:
+        return f"{value / 3600:.1f} h"
+    return f"{value / 60:.1f} min" if value >= 120 else f"{value:.1f} s"
+
+
+def _count(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.3f}"
+
+
+def _plain(value: float) -> str:
+    return f"{value:,.6g}".replace("-", "−")
+
+
+def _tenths(value: float) -> str:
+    return number(value, 1)
+
+
+def _whole_percent(value: float) -> str:
+    return f"{100 * value:.0f}{UNIT}"

@@ -1,0 +1,119 @@
+"""Sample: prompts and a policy to drafts, each with a seed that depends on nothing but what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from prefdistill.protocols import Completion, Sampler, SampleRequest, Teacher, TeacherRequest
+from prefdistill.records import Draft, Failure, Message, Policy, Prompt, Split, seed_of
+
+
+def draft_ids(prompt: Prompt, source: str, round: int, purpose: Split, drafts: int) -> list[str]:
+    """Return the ids of the drafts that a prompt should have."""
+    return [Draft.make_id(prompt.id, source, round, purpose, index) for index in range(drafts)]
+
+
+def sample_drafts(
+    sampler: Sampler,
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    present: Mapping[str, Draft],
+    *,
+    source: str,
+    round: int,
+    purpose: Split,
+    drafts: int,
+    temperature: float,
+    top_p: float,
+    max_new_tokens: int,
+    seed: int,
+) -> Iterator[Draft | Failure]:
+    """Yield the drafts that are wanted and not `present`, each as soon as it is written.
+
+    The seed of a train draft depends on run seed, round, prompt and index; that of an evaluation draft not on the
+    round, so that every policy is measured with the same random numbers.
+    """
+    wanted: dict[str, tuple[Prompt, int, SampleRequest]] = {}
+    for prompt in prompts:
+        for index, key in enumerate(draft_ids(prompt, source, round, purpose, drafts)):
+            if key not in present:
+                parts = (seed, "sample", purpose, round if purpose == "train" else 0, prompt.id, index)
+                request = SampleRequest(key, prompt.messages, seed_of(*parts), temperature, top_p, max_new_tokens)
+                wanted[key] = (prompt, index, request)
+    if not wanted:
+        return
+    for answer in sampler.sample(policy, [request for _, _, request in wanted.values()]):
+        if isinstance(answer, Failure):
+            yield answer
+            continue
+        prompt, index, request = wanted[answer.key]
+        yield _draft(answer, prompt, index, request, policy, source, round, purpose)
+
+
+def _draft(
+    answer: Completion,
+    prompt: Prompt,
+    index: int,
+    request: SampleRequest,
+    policy: Policy,
+    source: str,
+    round: int,
+    purpose: Split,
+) -> Draft:
+    return Draft.model_validate(
+        {
+            "id": answer.key,
+            "prompt_id": prompt.id,
+            "source": source,
+            "policy": policy,
+            "round": round,
+            "purpose": purpose,
+            "index": index,
+            "completion": answer.completion,
+            "finish_reason": answer.finish_reason,
+            "tokens": answer.tokens,
+            "seed": request.seed,
+            "log_prob": answer.log_prob,
+        }
+    )
+
+
+def teacher_drafts(
+    teacher: Teacher,
+    prompts: Sequence[Prompt],
+    present: Mapping[str, Draft],
+    *,
+    system: str | None,
+    round: int,
+    purpose: Split,
+    drafts: int,
+    max_tokens: int,
+    temperature: float | None,
+) -> Iterator[Draft | Failure]:
+    """Yield the teacher's own drafts that are wanted and not `present`; its system prompt replaces the student's."""
+    wanted: dict[str, tuple[Prompt, int, TeacherRequest]] = {}
+    for prompt in prompts:
+        messages = tuple(message for message in prompt.messages if message.role != "system" or system is None)
+        if system is not None:
+            messages = (Message(role="system", content=system), *messages)
+        for index, key in enumerate(draft_ids(prompt, "teacher", round, purpose, drafts)):
+            if key not in present:
+                request = TeacherRequest(key, messages, max_tokens, temperature, repeat=index)
+                wanted[key] = (prompt, index, request)
+    for reply in teacher.replies([request for _, _, request in wanted.values()]) if wanted else ():
+        if isinstance(reply, Failure):
+            yield reply.model_copy(update={"stage": "sample"})
+            continue
+        prompt, index, _ = wanted[reply.key]
+        yield Draft(
+            id=reply.key,
+            prompt_id=prompt.id,
+            source="teacher",
+            policy=None,
+            round=round,
+            purpose=purpose,
+            index=index,
+            completion=reply.text,
+            finish_reason="length" if reply.finish_reason == "length" else "stop",
+            tokens=reply.usage.completion_tokens or None,
+        )

@@ -1,0 +1,1 @@
+"""The teachers: messages in, replies out, through the request layer."""

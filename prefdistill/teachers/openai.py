@@ -1,0 +1,157 @@
+"""Teacher `openai`: any OpenAI-compatible endpoint, hosted or served on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
+
+from prefdistill.chat import ChatModel, Structured, TokensParameter, api_key
+from prefdistill.errors import PluginError
+from prefdistill.plugins import Plugin
+from prefdistill.protocols import Reply, RunContext, TeacherRequest
+from prefdistill.records import Failure, digest
+from prefdistill.requests import Endpoint, Outcome
+
+
+class OpenAITeacher(Plugin):
+    """A model behind a chat completions endpoint (OpenAI, vLLM, llama.cpp, `transformers serve`, …)."""
+
+    operational: ClassVar[frozenset[str]] = frozenset(
+        {
+            "base_url",
+            "api_key_env",
+            "concurrency",
+            "timeout_seconds",
+            "deadline_seconds",
+            "max_tokens_parameter",
+            "usd_per_million",
+        }
+    )
+
+    model: str = Field(min_length=1)
+    """The model's name, as the server knows it."""
+    base_url: str = "https://api.openai.com/v1"
+    """Where the server is; usually ends in /v1."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """The environment variable that holds the key; the key itself is never written anywhere."""
+    system: Path | None = None
+    """A text file with the teacher's system prompt for writing; judging has prompts of its own."""
+    temperature: float | None = Field(default=None, ge=0.0, le=2.0)
+    """Sent where a request names none; None leaves it out."""
+    max_tokens_parameter: TokensParameter = "max_completion_tokens"
+    """What the server calls its token limit; the other name is tried once where this one is refused."""
+    structured: Structured = "auto"
+    """How a schema is asked for; auto goes from json_schema over json_object to none as the server refuses them."""
+    extra_body: dict[str, Any] = {}
+    """Further parameters, sent as they are."""
+    concurrency: int = Field(default=32, ge=1, le=1024)
+    """Most requests in flight."""
+    timeout_seconds: float = Field(default=120.0, gt=0.0)
+    """For one attempt."""
+    deadline_seconds: float = Field(default=600.0, gt=0.0)
+    """For one call with all its retries."""
+    usd_per_million: dict[Literal["input", "output"], Annotated[float, Field(ge=0.0)]] | None = None
+    """US dollars per million tokens, so that the run can say what it cost: `{input: …, output: …}`."""
+
+    _chat: ChatModel | None = PrivateAttr(default=None)
+    _endpoint: Endpoint | None = PrivateAttr(default=None)
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_a_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"found `{url}`; expected a URL such as http://localhost:8000/v1")
+        if parts.username or parts.password:
+            raise ValueError(
+                "a URL must not hold a password; put the key in the environment and name it in api_key_env"
+            )
+        return url
+
+    @field_validator("system")
+    @classmethod
+    def _beside_the_recipe(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        if path is None:
+            return None
+        full = ((info.context or {}).get("directory", Path.cwd()) / path.expanduser()).resolve()
+        if not full.is_file():
+            raise ValueError(f"no such file: {full}; expected the teacher's system prompt as a text file")
+        return full
+
+    def system_text(self) -> str | None:
+        """Return the system prompt for writing."""
+        return None if self.system is None else self.system.read_text(encoding="utf-8").strip()
+
+    def identity(self) -> dict[str, Any]:
+        """Return what replies depend on: the system prompt's text rather than its path."""
+        identity = super().identity()
+        if self.system is not None:
+            identity["system"] = digest(self.system_text())
+        return identity
+
+    def open(self, context: RunContext) -> None:
+        """Find the key and take a place in the request layer; nothing is sent yet."""
+        if context.requests is None:
+            raise PluginError(
+                "teacher openai: opened without a request layer; pass RunContext(requests=RequestLayer())"
+            )
+        self._chat = ChatModel(
+            context.requests,
+            model=self.model,
+            base_url=self.base_url,
+            key=api_key(self.base_url, self.api_key_env),
+            timeout_seconds=self.timeout_seconds,
+            tokens_parameter=self.max_tokens_parameter,
+            structured=self.structured,
+            extra_body=self.extra_body,
+        )
+        self._endpoint = context.requests.endpoint(
+            self._chat.base_url, self.concurrency, self.deadline_seconds, self.usd_per_million
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._chat is not None:
+            self._chat.close()
+
+    def replies(self, requests: Sequence[TeacherRequest]) -> Iterator[Reply | Failure]:
+        """Yield each reply, or why there is none, as it arrives.
+
+        Raises:
+            EndpointError: the server is unreachable, refuses the key or does not know the model.
+        """
+        if self._chat is None or self._endpoint is None:
+            raise PluginError("teacher openai: asked before it was opened; call open(context) first")
+        calls = []
+        for request in requests:
+            if request.temperature is None and self.temperature is not None:
+                request = TeacherRequest(**{**request.__dict__, "temperature": self.temperature})
+            calls.append(self._chat.call(request))
+        for outcome in self._endpoint.outcomes(calls):
+            yield to_reply(outcome)
+
+
+def to_reply(outcome: Outcome) -> Reply | Failure:
+    """Return a reply that can be read, or the failure that says why it cannot."""
+    key, answer = outcome.call.key, outcome.answer
+    if answer is None:
+        assert outcome.failure is not None
+        return outcome.failure.model_copy(update={"stage": "teacher"})
+    failure = Failure(
+        stage="teacher", key=key, kind="empty", message="", reply=answer.text or None, usage=outcome.usage
+    )
+    if answer.refusal:
+        return failure.model_copy(update={"kind": "refusal", "message": "the model refused", "reply": answer.refusal})
+    if answer.finish_reason == "length":
+        message = f"the reply was cut at the token limit after {answer.completion_tokens} tokens; raise max_tokens"
+        return failure.model_copy(update={"kind": "truncated", "message": message})
+    if not answer.text.strip():
+        return failure.model_copy(update={"message": "the reply has no text"})
+    logprobs = None
+    if answer.logprobs is not None:
+        logprobs = tuple(tuple((token, value) for token, value in each) for each in answer.logprobs)
+    return Reply(key=key, text=answer.text, finish_reason=answer.finish_reason, usage=outcome.usage, logprobs=logprobs)

@@ -1,0 +1,1 @@
+"""The trainers: pairs in, a policy out."""

@@ -1,0 +1,415 @@
+"""Direct preference optimisation of the 4-bit student's adapter, with TRL: pairs in, a policy out.
+
+Place in the flow: preference pairs → **policy**. Every round builds a fresh model. The order matters and is asserted:
+TRL casts a quantised model's adapters to bfloat16 when it is built, so they are cast back to float32 *before* the
+start policy is loaded into them, and what is loaded is compared with its file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import operator
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+
+from prefdistill.errors import TrainError
+from prefdistill.plugins import Plugin
+from prefdistill.protocols import RunContext, TrainingData
+from prefdistill.records import Policy, TrainResult, digest
+from prefdistill.scoring import kl_estimate, log_probs, mean_gap
+from prefdistill.student import (
+    adapter_moved,
+    adapter_path,
+    context_length,
+    device_of,
+    dtype_of,
+    free,
+    is_out_of_memory,
+    load_base,
+    load_tokenizer,
+    lora_config,
+    prompt_completion_ids,
+    save_adapter,
+    weights_fingerprint,
+)
+from prefdistill.trainers.building import build_trainer, fix_reference, state_of
+from prefdistill.trainers.checkpoints import claim_checkpoints, last_checkpoint
+from prefdistill.trainers.pairs import TokenPair, TokenPairs, full_batches, to_columns, tokenize_pairs
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+
+MICRO_BATCH = {"cpu": 8, "cuda": 8}
+FEWEST_MOVED, SMALLEST_KL, FULL_ROUND, LN2_TOLERANCE, MOST_TRUNCATED = 0.5, 0.01, 8, 0.02, 0.01
+"""Thresholds of method.md section 3: share moved, nats an answer, steps, nats, share of pairs."""
+REPORTED = ("rewards/chosen", "rewards/rejected", "logps/chosen", "logps/rejected", "entropy", "grad_norm")
+SMOOTHED = ("robust", "exo_pair", "aot")
+"""Losses that read `label_smoothing`; TRL ignores it silently for the others."""
+OWN_KEYS = {
+    "output_dir": "the run folder",
+    "seed": "the recipe's seed",
+    "data_seed": "the recipe's seed",
+    "num_train_epochs": "train.epochs",
+    "max_steps": "train.epochs",
+    "per_device_train_batch_size": "train.micro_batch",
+    "gradient_accumulation_steps": "train.batch_size",
+    "loss_type": "train.loss",
+    "loss_weights": "train.sft_weight",
+    "lr_scheduler_type": "train.lr_scheduler",
+    "precompute_ref_log_probs": "the reference, which is computed beside the policy",
+}
+"""Keys that `extra` may not set, and what sets them; so are all named fields."""
+
+
+class Lora(BaseModel):
+    """The adapter's shape."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    r: int = Field(default=16, ge=1)
+    """Rank."""
+    alpha: int = Field(default=32, ge=1)
+    """The adapter's change is scaled by alpha / r."""
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Off in DPO unless `extra: {disable_dropout: false}`."""
+
+
+class DPOTrainer(Plugin):
+    """Trains LoRA adapters with TRL's DPOTrainer."""
+
+    operational: ClassVar[frozenset[str]] = frozenset({"micro_batch", "checkpoint_seconds", "report_to"})
+
+    beta: float = Field(default=0.1, gt=0.0)
+    """How strongly the policy is held to the reference."""
+    learning_rate: float = Field(default=1e-5, gt=0.0)
+    """About 1e-5 for a real student; a tiny one trained from scratch wants 5e-4."""
+    epochs: int = Field(default=1, ge=1)
+    """Passes over a round's pairs."""
+    batch_size: int = Field(default=32, ge=1)
+    """Pairs an update."""
+    micro_batch: int | Literal["auto"] = "auto"
+    """Pairs a forward pass; halved when memory runs out, with the same `batch_size`."""
+    loss: Literal[
+        "sigmoid", "sigmoid_norm", "sigmoid+sft", "ipo", "robust", "hinge", "exo_pair", "nca_pair", "bco_pair",
+        "sppo_hard", "aot", "aot_unpaired", "apo_zero", "apo_down", "discopop",
+    ] = "sigmoid"  # fmt: skip
+    """sigmoid is DPO; sigmoid_norm length-normalised; sigmoid+sft adds the chosen text's likelihood; rest: see TRL."""
+    sft_weight: float = Field(default=1.0, gt=0.0)
+    """Weight of the likelihood term of sigmoid+sft."""
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=0.5)
+    """Assumed share of flipped labels, for the losses robust, exo_pair and aot."""
+    lora: Lora = Lora()
+    max_length: int | Literal["auto"] = "auto"
+    """Tokens of prompt and completion; auto is the longest pair. What is cut is counted and reported."""
+    gradient_checkpointing: bool | Literal["auto"] = "auto"
+    """Less memory, more time; auto is on for CUDA only."""
+    max_grad_norm: float = Field(default=1.0, gt=0.0)
+    warmup_steps: int = Field(default=0, ge=0)
+    lr_scheduler: str = "constant"
+    """As in transformers; a decaying one starts anew each round."""
+    report_to: tuple[str, ...] = ()
+    """Trackers, as in transformers (wandb, tensorboard, …); they may send data elsewhere."""
+    checkpoint_seconds: float = Field(default=30.0, ge=0.0)
+    """Time between checkpoints; a training that is killed goes on from the last one."""
+    extra: dict[str, Any] = {}
+    """Further DPOConfig options, handed over as they are (not the seed or the output folder)."""
+
+    _context: RunContext | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _options_agree(self) -> Self:
+        if self.label_smoothing and self.loss not in SMOOTHED:
+            raise ValueError(f"label_smoothing is ignored by the loss {self.loss}; use {' or '.join(SMOOTHED)}, or 0")
+        if self.loss == "exo_pair" and not self.label_smoothing:
+            raise ValueError("the loss exo_pair needs label_smoothing above 0, such as 0.001")
+        for key in self.extra:
+            if key in OWN_KEYS or key in type(self).model_fields:
+                raise ValueError(f"extra.{key}: set by {OWN_KEYS.get(key, f'train.{key}')}; take it out of `extra`")
+        if isinstance(self.micro_batch, int) and (self.micro_batch < 1 or self.batch_size % self.micro_batch):
+            raise ValueError(f"micro_batch {self.micro_batch} does not divide batch_size {self.batch_size}")
+        return self
+
+    def open(self, context: RunContext) -> None:
+        """Keep the run's student, folder and choices."""
+        self._context = context
+
+    def train(self, data: TrainingData, start: Policy, reference: Policy, directory: Path, seed: int) -> TrainResult:
+        """Train the adapter of a new policy in `directory`, from `start` and measured against `reference`.
+
+        Writes the adapter, the tokenizer, train.json, metrics.jsonl and pair_ids.txt. A training that was killed goes
+        on from its last complete checkpoint and ends in the same bytes.
+
+        Raises:
+            TrainError: fewer pairs than one batch, a start policy of another shape, or a guard that failed.
+        """
+        run, began = self._run, time.perf_counter()
+        assert run.student is not None
+        tokenizer = load_tokenizer(run.student)
+        rows = tokenize_pairs(data.pairs, tokenizer, run.student, self.max_length, context_length(run.student))
+        steps = full_batches(rows.rows, self.batch_size, self.epochs, seed)
+        job = _Job(data, rows, steps, start, reference, directory, seed, tokenizer, began)
+        directory.mkdir(parents=True, exist_ok=True)
+        micro = self._micro_batch()
+        while True:
+            try:
+                return self._train(job, micro)
+            except RuntimeError as problem:
+                if not is_out_of_memory(problem):
+                    raise
+                if micro == 1:
+                    raise TrainError(
+                        f"train: one pair of {rows.max_length} tokens does not fit into memory; lower "
+                        "sample.max_new_tokens or train.max_length, or use a smaller student"
+                    ) from None
+            micro = divisor(self.batch_size, micro // 2)
+            log.warning("training ran out of memory; starting again with micro-batches of %d pairs", micro)
+            run.choices["micro_batch"] = micro
+            free()
+
+    @property
+    def _run(self) -> RunContext:
+        if self._context is None or self._context.student is None:
+            raise TrainError("trainer dpo: not opened with a student; call open(context) first")
+        return self._context
+
+    def _micro_batch(self) -> int:
+        run = self._run
+        assert run.student is not None
+        kept = run.choices.get("micro_batch")
+        wanted = MICRO_BATCH[device_of(run.student).type] if self.micro_batch == "auto" else self.micro_batch
+        return divisor(self.batch_size, min(int(kept), wanted) if kept else wanted)
+
+    def _train(self, job: _Job, micro: int) -> TrainResult:
+        """Build, train, measure and write, with micro-batches of `micro` pairs."""
+
+        import torch
+
+        run, checkpoints = self._run, job.directory / "checkpoints"
+        assert run.student is not None
+        claim_checkpoints(checkpoints, self._fingerprint(job, micro))
+        resume = last_checkpoint(checkpoints)
+        metrics = job.directory / "metrics.jsonl"
+        metrics.unlink(missing_ok=True)
+        trainer = build_trainer(
+            load_base(run.student, for_training=True),
+            to_columns(job.steps),
+            job.tokenizer,
+            lora_config(self.lora.r, self.lora.alpha, self.lora.dropout),
+            self._options(job, micro, checkpoints),
+            (job.start, job.reference),
+            run.directory,
+            (metrics, self.checkpoint_seconds, self._report),
+        )
+        model = trainer.model
+        # The reference is fixed, so float32 scores it once; in 16 bit only the same batch has the same rounding, and
+        # `ld_alpha` weighs single tokens: there TRL scores it in every step.
+        if dtype_of(run.student) == torch.float32 and "ld_alpha" not in self.extra:
+            fix_reference(trainer, job.reference)
+        before = {name: value.detach().clone() for name, value in state_of(model).items()}
+        probes = probe_items(job.data, job.tokenizer, run.student)
+        old = score(model, probes)
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        new = score(model, probes)
+        history = [entry for entry in trainer.state.log_history if "loss" in entry]
+        after = {name: value.detach() for name, value in state_of(model).items()}
+        save_adapter(model, job.directory)
+        job.tokenizer.save_pretrained(job.directory)
+        result = self._result(job, history, before, after, old, new)
+        run.choices["last_update"] = result.diagnostics.get("update_per_token")
+        metrics.write_text("".join(json.dumps(entry) + "\n" for entry in history), encoding="utf-8")
+        trained = sorted({row.pair.id for step in job.steps for row in step})
+        (job.directory / "pair_ids.txt").write_text("".join(f"{each}\n" for each in trained), encoding="utf-8")
+        shutil.rmtree(checkpoints)
+        (job.directory / "train.json").write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        del trainer, model
+        free()
+        return result
+
+    def _report(self, step: int, steps: int, logged: Mapping[str, float]) -> None:
+        accuracy = logged.get("rewards/accuracies", math.nan)
+        self._run.progress("train", step, steps, f"loss {logged['loss']:.4f} accuracy {accuracy:.2f}")
+
+    def _fingerprint(self, job: _Job, micro: int) -> str:
+        """Return what a checkpoint must have been made from to be continued."""
+        import torch
+
+        run = self._run
+        assert run.student is not None
+        adapters = []
+        for policy in (job.start, job.reference):
+            path = adapter_path(policy, run.directory)
+            file = path / "adapter_model.safetensors" if path else None
+            adapters.append(hashlib.sha256(file.read_bytes()).hexdigest() if file else None)
+        pairs = [[row.pair.id, row.prompt_ids, row.chosen_ids, row.rejected_ids] for step in job.steps for row in step]
+        student = weights_fingerprint(run.student)
+        return digest([student, self.identity(), adapters, pairs, job.seed, micro, torch.get_num_threads()])
+
+    def _options(self, job: _Job, micro: int, checkpoints: Path) -> dict[str, Any]:
+        """Return DPOConfig's options: every default of TRL that is unsafe in a loop is set."""
+        run = self._run
+        assert run.student is not None
+        device, dtype = device_of(run.student), str(dtype_of(run.student))
+        names = self.loss.split("+")
+        checkpointing = self.gradient_checkpointing
+        return {
+            "beta": self.beta,
+            "learning_rate": self.learning_rate,
+            "loss_type": names,
+            "loss_weights": [1.0, self.sft_weight][: len(names)],
+            "label_smoothing": self.label_smoothing,
+            "max_grad_norm": self.max_grad_norm,
+            "warmup_steps": self.warmup_steps,
+            "lr_scheduler_type": self.lr_scheduler,
+            "report_to": list(self.report_to) or "none",
+            "gradient_checkpointing": device.type == "cuda" if checkpointing == "auto" else checkpointing,
+            "max_length": None,  # pairs are cut, and counted, before
+            "disable_dropout": True,
+            "bf16": False,  # autocast moves log-probabilities by 0.002 a token; the base computes in its own type
+            "fp16": dtype.endswith("float16") and "bfloat16" not in dtype and device.type == "cuda",
+            "use_cpu": device.type == "cpu",
+            "remove_unused_columns": True,
+            "dataloader_pin_memory": device.type == "cuda",
+            "logging_steps": 1,
+            "logging_first_step": True,
+            "disable_tqdm": True,
+            "log_level": "error",
+            **self.extra,
+            # All epochs are in the columns already, in order: one pass, every batch full.
+            "train_sampling_strategy": "sequential",
+            "num_train_epochs": 1,
+            "per_device_train_batch_size": micro,
+            "gradient_accumulation_steps": self.batch_size // micro,
+            "save_strategy": "steps",
+            "save_steps": len(job.steps) + 1,  # checkpoints are asked for by the clock instead
+            "save_total_limit": 2,
+            "output_dir": str(checkpoints),
+            "seed": job.seed,
+            "data_seed": job.seed,
+        }
+
+    def _result(
+        self,
+        job: _Job,
+        history: list[dict[str, Any]],
+        before: Mapping[str, torch.Tensor],
+        after: Mapping[str, torch.Tensor],
+        old: list[tuple[float, int]],
+        new: list[tuple[float, int]],
+    ) -> TrainResult:
+        """Return the training's numbers, and a warning for each silent failure that they show."""
+        end = history[-max(1, len(history) // 4) :]
+
+        def mean(key: str) -> float:
+            return sum(float(entry.get(key, 0.0)) for entry in end) / len(end)
+
+        kl, kl_error = kl_estimate(new, old) if old else (None, None)
+        trained = {row.pair.id: row for step in job.steps for row in step}
+        chosen, rejected = ([len(ids) for ids in column] for column in zip(
+            *((row.chosen_ids, row.rejected_ids) for row in trained.values()), strict=True
+        ))  # fmt: skip
+        diagnostics = {
+            **{key.replace("/", "_"): mean(key) for key in REPORTED if key in end[-1]},
+            "chosen_tokens": sum(chosen) / len(chosen),
+            "rejected_tokens": sum(rejected) / len(rejected),
+            "chosen_longer": sum(map(operator.gt, chosen, rejected)) / len(chosen),
+            "max_length": float(job.rows.max_length),
+        }
+        if old:
+            diagnostics["update_per_token"] = mean_gap(new, old)
+        result = TrainResult(
+            start=job.start,
+            reference=job.reference,
+            policy=Policy(
+                model=job.start.model,
+                revision=job.start.revision,
+                adapter=job.directory.resolve().relative_to(self._run.directory.resolve()).as_posix(),
+                round=max(pair.round for pair in job.data.pairs),
+            ),
+            pairs=len(trained),
+            pairs_dropped=len(job.data.pairs) - len(trained),
+            steps=len(history),
+            loss=mean("loss"),
+            first_loss=float(history[0]["loss"]),
+            reward_margin=mean("rewards/margins"),
+            reward_accuracy=mean("rewards/accuracies"),
+            adapter_moved=adapter_moved(before, after),
+            kl=kl,
+            kl_standard_error=kl_error,
+            truncated=sum(row.pair.id in job.rows.cut for row in trained.values()),
+            diagnostics=diagnostics,
+            seconds=time.perf_counter() - job.began,
+        )
+        return result.model_copy(update={"warnings": tuple(self._warnings(result))})
+
+    def _warnings(self, result: TrainResult) -> Iterator[str]:
+        if result.adapter_moved < FEWEST_MOVED:
+            yield (
+                f"only {result.adapter_moved:.0%} of the adapter's entries moved: the update hardly landed; raise "
+                "train.learning_rate, and check that the adapter is float32"
+            )
+        kl, error = result.kl, result.kl_standard_error
+        if kl is not None and error is not None and result.steps >= FULL_ROUND and kl + 2 * error < SMALLEST_KL:
+            yield (
+                f"after {result.steps} steps the policy differs from the one before by a KL of {kl:.4f} ± {error:.4f} "
+                "nats an answer: hardly anything was learned; raise train.learning_rate or train.epochs"
+            )
+        same = result.start == result.reference
+        if same and self.loss == "sigmoid" and abs(result.first_loss - math.log(2)) > LN2_TOLERANCE:
+            yield (
+                f"the first loss is {result.first_loss:.4f}, not ln 2 = 0.6931, although the start policy is the "
+                "reference: one of them is not the policy it should be; please report this"
+            )
+        if result.truncated > MOST_TRUNCATED * result.pairs:
+            yield (
+                f"{result.truncated} of {result.pairs} pairs have a completion cut at "
+                f"{result.diagnostics['max_length']:.0f} tokens, which teaches the student not to stop; "
+                "raise train.max_length"
+            )
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One training, as asked for."""
+
+    data: TrainingData
+    rows: TokenPairs
+    steps: list[list[TokenPair]]
+    start: Policy
+    reference: Policy
+    directory: Path
+    seed: int
+    tokenizer: Any
+    began: float
+
+
+def divisor(whole: int, wanted: int) -> int:
+    """Return the largest divisor of `whole` that is at most `wanted`, at least 1."""
+    return max(each for each in range(1, whole + 1) if whole % each == 0 and each <= max(1, wanted))
+
+
+def probe_items(data: TrainingData, tokenizer: Any, student: Any) -> list[tuple[list[int], list[int]]]:
+    """Return the probes as (prompt ids, completion ids)."""
+    return [prompt_completion_ids(tokenizer, messages, text, student) for messages, text in data.probes]
+
+
+def score(model: Any, items: list[tuple[list[int], list[int]]]) -> list[tuple[float, int]]:
+    """Score the probes in eval mode; nothing where there are none."""
+    if not items:
+        return []
+    training = model.training
+    model.eval()
+    try:
+        return log_probs(model, items)
+    finally:
+        model.train(training)

@@ -1,0 +1,53 @@
+"""What tests share: the repository's root, a tiny real recipe, and the command line as a user runs it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+ROOT = Path(__file__).parent.parent
+
+TINY = """
+name: tiny
+seed: 3
+rubric: {root}/rubrics/sandbox-email.yaml
+student: {{model: "prefdistill.sandbox:student"}}
+teacher: {{use: sandbox}}
+prompts:
+  path: {root}/recipes/prompts/quickstart.jsonl
+  validation_limit: 12
+  test_limit: 12
+sample: {{drafts: 3, max_new_tokens: 64}}
+judge: {{use: checks}}
+pair: {{min_margin: 0.05}}
+train: {{learning_rate: 1.0e-3, batch_size: 4}}
+evaluate: {{baselines: [base, teacher], judge: {{use: sandbox_held_out}}, gold: {{use: sandbox_gold}}}}
+loop: {{rounds: 2, prompts_per_round: 10}}
+cache: {cache}
+"""
+"""A real recipe that runs in seconds: the sandbox student, two rounds of ten prompts."""
+
+
+@pytest.fixture
+def prefdistill(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run `prefdistill ARGUMENTS…` in an empty folder and return the finished process."""
+
+    def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "prefdistill", *map(str, arguments)],
+            cwd=tmp_path,
+            env={**os.environ, "COLUMNS": "140", **environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    return run

@@ -1,0 +1,306 @@
+"""The whole loop on the sandbox student: real sampling, real DPO, two small rounds."""
+
+import html
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from prefdistill.recipe import load_recipe
+from prefdistill.records import Draft, Drop, PreferencePair, RoundResult, TrainResult
+from prefdistill.run import RowFile
+from tests.conftest import ROOT
+
+
+def rows(path: Path, ignore: tuple[str, ...] = ()) -> list[dict]:
+    found = []
+    for line in path.read_text().splitlines():
+        row = json.loads(line)
+        found.append({key: value for key, value in row.items() if key not in ignore})
+    return found
+
+
+def pairs_of(run: Path) -> dict[str, list[dict]]:
+    return {path.parent.name: rows(path) for path in sorted(run.glob("round-*/4-pairs.jsonl"))}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One uninterrupted online run of the tiny recipe, shared by the tests that only read it."""
+    from tests.conftest import TINY
+
+    folder = tmp_path_factory.mktemp("finished")
+    recipe = folder / "tiny.yaml"
+    recipe.write_text(TINY.format(root=ROOT, cache=folder / "cache"))
+    done = subprocess.run(
+        [sys.executable, "-m", "prefdistill", "run", str(recipe)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "runs" / "tiny", done.stdout, recipe
+
+
+def test_a_run_leaves_the_folder_that_the_readme_describes(finished):
+    run, out, _ = finished
+    for name in ("recipe.yaml", "rubric.yaml", "manifest.json", "prompts.jsonl", "result.json", "report.html"):
+        assert (run / name).stat().st_size > 0, name
+    for number in (1, 2):
+        folder = run / f"round-{number:02d}"
+        for name in (
+            "1-drafts.jsonl 2-verdicts.jsonl 3-rankings.jsonl 4-pairs.jsonl 4-drops.jsonl 6-drafts.jsonl 6-verdicts.jsonl "
+            "6-held-out.jsonl 6-comparisons.jsonl fingerprints.json round.json 5-policy/train.json 5-policy/metrics.jsonl "
+            "5-policy/pair_ids.txt 5-policy/adapter_model.safetensors 5-policy/tokenizer.json"
+        ).split():
+            assert (folder / name).exists(), f"{folder.name}/{name}"
+    assert "round 2" in out
+    assert "report.html" in out
+    assert "Traceback" not in out
+
+
+def test_every_prompt_gives_a_pair_or_one_reason(finished):
+    run, _, _ = finished
+    for folder in sorted(run.glob("round-*")):
+        drafts = RowFile(folder / "1-drafts.jsonl", Draft).read()
+        pairs = RowFile(folder / "4-pairs.jsonl", PreferencePair).read()
+        drops = RowFile(folder / "4-drops.jsonl", Drop).read()
+        prompts = {draft.prompt_id for draft in drafts.values()}
+        assert len(drafts) == 30
+        assert {pair.prompt_id for pair in pairs.values()} | set(drops) == prompts
+        assert not {pair.prompt_id for pair in pairs.values()} & set(drops)
+
+
+def test_round_two_samples_the_updated_student(finished):
+    run, _, _ = finished
+    policies = {draft.policy for draft in RowFile(run / "round-02" / "1-drafts.jsonl", Draft).read().values()}
+    assert {policy.adapter for policy in policies} == {"round-01/5-policy"}
+    assert {draft.policy.adapter for draft in RowFile(run / "round-01" / "1-drafts.jsonl", Draft).read().values()} == {
+        None
+    }
+
+
+def test_training_really_moved_the_student_from_the_named_start(finished):
+    run, _, _ = finished
+    first, second = (
+        TrainResult.model_validate_json((run / f"round-0{n}" / "5-policy" / "train.json").read_text()) for n in (1, 2)
+    )
+    assert first.start.adapter is None
+    assert first.reference.adapter is None
+    assert first.first_loss == pytest.approx(math.log(2), abs=1e-4)
+    assert second.start.adapter == "round-01/5-policy"
+    assert second.reference.adapter is None
+    assert min(first.adapter_moved, second.adapter_moved) > 0.5
+    assert second.pairs > len(RowFile(run / "round-02" / "4-pairs.jsonl", PreferencePair).read()) - 4
+
+
+def test_the_result_for_programs_has_every_key(finished):
+    run, _, _ = finished
+    result = json.loads((run / "result.json").read_text())
+    assert {"mode", "seed", "rounds", "best_round", "policy", "test", "pgr"} <= set(result)
+    assert [each["round"] for each in result["rounds"]] == [0, 1, 2]
+    wanted = (
+        "round drafts judged failed pairs drops win_rate win_rate_interval rubric_score held_out_score "
+        "baseline_rubric_score teacher_rubric_score gate_pass_rate gold mean_tokens adapter_moved kl judge_calls "
+        "judge_tokens judge_usd seconds warnings"
+    ).split()
+    for each in result["rounds"]:
+        assert set(wanted) == set(each)
+    last = result["rounds"][-1]
+    assert last["gold"] is not None
+    assert last["held_out_score"] is not None
+    assert last["drafts"] == 30
+    assert 0 <= last["win_rate"] <= 1
+
+
+def test_the_best_round_is_kept(finished):
+    run, _, _ = finished
+    result = json.loads((run / "result.json").read_text())
+    scores = {each["round"]: each["held_out_score"] for each in result["rounds"]}
+    assert result["best_round"] == max(scores, key=lambda number: (scores[number], -number))
+    kept = json.loads((run / "policy" / "policy.json").read_text())
+    assert kept["round"] == result["best_round"]
+    if kept["adapter"]:
+        assert (run / "policy" / "adapter_model.safetensors").read_bytes() == (
+            run / kept["adapter"] / "adapter_model.safetensors"
+        ).read_bytes()
+
+
+def test_the_test_split_is_touched_by_the_kept_policy_alone(finished):
+    run, _, _ = finished
+    test_ids = {
+        json.loads(line)["id"] for line in (run / "prompts.jsonl").read_text().splitlines() if '"split":"test"' in line
+    }
+    for path in run.glob("round-*/*.jsonl"):
+        for row in rows(path):
+            assert row["prompt_id"] not in test_ids, path
+
+
+def test_running_again_changes_nothing_and_makes_nothing(finished, tmp_path):
+    run, _, recipe = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*.safetensors")}
+    done = run_cli(recipe, "--run", copy, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert pairs_of(copy) == pairs_of(run)
+    assert {path: path.stat().st_mtime_ns for path in (copy / "round-01").rglob("*.safetensors")} == {
+        path: stamp for path, stamp in before.items() if "round-01" in str(path)
+    }
+    assert (
+        json.loads((copy / "result.json").read_text())["rounds"]
+        == json.loads((run / "result.json").read_text())["rounds"]
+    )
+
+
+def run_cli(*arguments, cwd, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "prefdistill", "run", *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+def test_one_online_round_equals_one_offline_round_bit_for_bit(finished, tmp_path):
+    _, _, recipe = finished
+    for mode in ("online", "offline"):
+        done = run_cli(recipe, f"loop.mode={mode}", "loop.rounds=1", "--run", tmp_path / mode, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    online, offline = tmp_path / "online" / "round-01", tmp_path / "offline" / "round-01"
+    assert rows(online / "1-drafts.jsonl") == rows(offline / "1-drafts.jsonl")
+    assert rows(online / "4-pairs.jsonl") == rows(offline / "4-pairs.jsonl")
+    for name in ("adapter_model.safetensors",):
+        assert (online / "5-policy" / name).read_bytes() == (offline / "5-policy" / name).read_bytes()
+    assert rows(online / "6-drafts.jsonl") == rows(offline / "6-drafts.jsonl")
+
+
+def test_offline_samples_every_round_from_the_base(finished, tmp_path):
+    _, _, recipe = finished
+    done = run_cli(recipe, "loop.mode=offline", "--run", tmp_path / "offline", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for number in (1, 2):
+        drafts = RowFile(tmp_path / "offline" / f"round-0{number}" / "1-drafts.jsonl", Draft).read()
+        assert {draft.policy.adapter for draft in drafts.values()} == {None}
+    trained = json.loads((tmp_path / "offline" / "round-02" / "5-policy" / "train.json").read_text())
+    assert trained["start"]["adapter"] == "round-01/5-policy"
+
+
+KILL_POINTS = {
+    "sampling": ("round-01/1-drafts.jsonl", 7),
+    "judging": ("round-01/2-verdicts.jsonl", 3),
+    "training": ("round-01/5-policy/metrics.jsonl", 1),
+    "between rounds": ("round-01/round.json", 1),
+    "second round's sampling": ("round-02/1-drafts.jsonl", 5),
+    "evaluation": ("round-02/6-drafts.jsonl", 2),
+}
+
+
+@pytest.mark.parametrize("where", KILL_POINTS)
+def test_a_killed_run_goes_on_to_the_same_pairs(finished, tmp_path, where):
+    run, _, recipe = finished
+    name, lines = KILL_POINTS[where]
+    folder = tmp_path / "killed"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "prefdistill", "run", str(recipe), "--run", str(folder)],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and process.poll() is None:
+        path = folder / name
+        if path.exists() and path.read_bytes().count(b"\n") >= lines:
+            break
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (folder / name).exists(), "the run ended before the moment at which it should be killed"
+    again = run_cli(recipe, "--run", folder, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert pairs_of(folder) == pairs_of(run)
+    for number in (1, 2):
+        adapter = Path(f"round-0{number}") / "5-policy" / "adapter_model.safetensors"
+        assert (folder / adapter).read_bytes() == (run / adapter).read_bytes()
+
+
+def copied(finished, tmp_path):
+    run, _, recipe = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    return copy, recipe
+
+
+def test_a_changed_recipe_names_the_keys_and_what_is_stale(finished, tmp_path):
+    copy, recipe = copied(finished, tmp_path)
+    stale = run_cli(recipe, "--run", copy, "train.beta=0.2", cwd=tmp_path)
+    assert stale.returncode == 2
+    assert "round-01/policy was made with other settings: train.beta: 0.1 → 0.2" in stale.stderr
+    assert "--redo-from train" in stale.stderr
+    sampled = run_cli(recipe, "--run", copy, "sample.temperature=0.9", cwd=tmp_path)
+    assert sampled.returncode == 2
+    assert "round-01/drafts was made with other settings: sample.temperature: 1.0 → 0.9" in sampled.stderr
+
+
+def test_redo_from_train_keeps_drafts_and_what_it_replaces(finished, tmp_path):
+    copy, recipe = copied(finished, tmp_path)
+    before = (copy / "round-01" / "1-drafts.jsonl").read_bytes()
+    done = run_cli(recipe, "--run", copy, "train.beta=0.2", "loop.rounds=1", "--redo-from", "train", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (copy / "round-01" / "1-drafts.jsonl").read_bytes() == before
+    old = list((copy / "replaced").rglob("round-01/5-policy/adapter_model.safetensors"))
+    assert len(old) == 1
+    assert old[0].read_bytes() != (copy / "round-01" / "5-policy" / "adapter_model.safetensors").read_bytes()
+
+
+def test_raising_the_number_of_rounds_goes_on(finished, tmp_path):
+    copy, recipe = copied(finished, tmp_path)
+    done = run_cli(recipe, "--run", copy, "loop.rounds=3", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (copy / "round-03" / "round.json").exists()
+    assert RoundResult.model_validate_json((copy / "round-03" / "round.json").read_text()).pairs > 0
+
+
+def test_an_edited_weight_scores_again_without_sampling_or_judging(finished, tmp_path):
+    copy, recipe = copied(finished, tmp_path)
+    text = (ROOT / "rubrics" / "sandbox-email.yaml").read_text()
+    heavier = tmp_path / "heavier.yaml"
+    heavier.write_text(text.replace("between: [20, 40], soft: 20, weight: 2", "between: [20, 40], soft: 20, weight: 9"))
+    assert heavier.read_text() != text
+    stamps = {name: (copy / "round-01" / name).read_bytes() for name in ("1-drafts.jsonl", "2-verdicts.jsonl")}
+    done = run_cli(recipe, f"rubric={heavier}", "loop.rounds=1", "--run", copy, "--redo-from", "train", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {name: (copy / "round-01" / name).read_bytes() for name in stamps} == stamps
+
+
+def test_the_runs_own_recipe_runs_again(finished, tmp_path):
+    run, _, _ = finished
+    recipe = load_recipe(run / "recipe.yaml")
+    assert recipe.loop.rounds == 2
+    done = run_cli(run / "recipe.yaml", "loop.rounds=1", "--run", tmp_path / "again", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert rows(tmp_path / "again" / "round-01" / "4-pairs.jsonl") == rows(run / "round-01" / "4-pairs.jsonl")
+
+
+def test_the_report_without_texts_holds_no_draft(finished, tmp_path):
+    copy, recipe = copied(finished, tmp_path)
+    done = run_cli(recipe, "--run", copy, "--no-text", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    page = (copy / "report.html").read_text()
+    sentences = {line[:40] for row in rows(copy / "test" / "drafts.jsonl") for line in row["completion"].split("\n")}
+    sentences = {sentence for sentence in sentences if len(sentence) == 40}
+    assert len(sentences) > 5
+    assert not {sentence for sentence in sentences if sentence in page}
+    assert {sentence for sentence in sentences if html.escape(sentence) in (finished[0] / "report.html").read_text()}
