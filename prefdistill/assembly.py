@@ -184,9 +184,8 @@ def opened(
     from prefdistill.student import weights_fingerprint
 
     loaded, notes = load_recipe_prompts(recipe)
-    if needs_student(recipe):
-        loaded, too_long = without_too_long(recipe, loaded)
-        notes += too_long
+    loaded, too_long = without_too_long(recipe, loaded)
+    notes += too_long
     changed = _compare_with_run(recipe, run)
     manifest = _manifest(recipe, run, loaded, notes)
     layer = RequestLayer(cache=_cache(recipe))
@@ -223,11 +222,6 @@ def opened(
         for plugin in reversed(plugins):
             plugin.close()
         layer.close()
-
-
-def needs_student(recipe: Recipe) -> bool:
-    """Whether the student's files are read while loading (they are, unless a server samples it)."""
-    return getattr(recipe.sample.sampler, "base_url", None) is None
 
 
 def _student_identity(recipe: Recipe) -> dict[str, Any]:

@@ -93,6 +93,19 @@ def compare(
         RecipeError: the evaluation judge cannot do what `evaluate.compare` asks for.
     """
     prompts, margin = ours.judged.prompts, shop.recipe.evaluate.tie_margin
+    if ours is theirs:  # the base is the kept policy: the same drafts, so there is nothing to ask
+        return [
+            Comparison(
+                prompt_id=draft.prompt_id,
+                draft_id=draft.id,
+                baseline=baseline,
+                baseline_draft_id=draft.id,
+                score=(known := ours.scores.get(draft.id)) and known.gated_score,
+                baseline_score=known and known.gated_score,
+                outcome="tie",
+            )
+            for draft in ours.drafts
+        ]
     if shop.recipe.evaluate.compare == "scores":
         if not ours.scores:
             raise RecipeError(

@@ -109,6 +109,7 @@ def run_rounds(shop: Workshop, display: Display) -> Outcome:
     outcome.rounds.append(round_zero(shop, baselines))
     display.round_done(outcome.rounds[0])
     past: dict[int, Sequence[PreferencePair]] = {}
+    measured = {0: baselines["base"]}
     for number, prompts in enumerate(slices, start=1):
         previous = outcome.policies[number - 1]
         sampled = shop.base if recipe.loop.mode == "offline" else previous
@@ -116,9 +117,8 @@ def run_rounds(shop: Workshop, display: Display) -> Outcome:
         _, pairs, drops = rank_and_pair(shop, number, judged)
         past[number] = pairs
         try:
-            trained = train_policy(
-                shop, number, (*pairs, *mixed_past(shop, number, pairs, past)), previous, baselines["base"].judged
-            )
+            training_pairs = (*pairs, *mixed_past(shop, number, pairs, past))
+            trained = train_policy(shop, number, training_pairs, previous, probes(shop, judged, measured[number - 1]))
         except StarvedError as problem:
             if number == 1:
                 raise
@@ -126,13 +126,25 @@ def run_rounds(shop: Workshop, display: Display) -> Outcome:
             display.note(outcome.warnings[-1])
             break
         outcome.policies[number] = trained.policy
-        ours = measure(shop, trained.policy, "validation", shop.run.round(number), "6-")
+        ours = measured[number] = measure(shop, trained.policy, "validation", shop.run.round(number), "6-")
         result = round_result(shop, number, judged, pairs, drops, trained, ours, baselines)
         outcome.rounds.append(result)
         display.round_done(result)
     outcome.best_round = best_round(outcome.rounds)
     measure_test(outcome)
     return outcome
+
+
+def probes(shop: Workshop, judged: Judged, previous: Measured) -> Judged:
+    """Return drafts written by the previous policy, on which the update's KL is estimated.
+
+    The estimator needs samples of the policy that it measures from: the round's own drafts where that policy wrote
+    them, else its validation drafts (at `evaluate.temperature`, so the estimate is then approximate).
+    """
+    wrote = shop.recipe.sample.drafts_from is None and all(
+        draft.policy == previous.drafts[0].policy for draft in judged.drafts.values() if draft.source == "student"
+    )
+    return judged if wrote and previous.drafts else previous.judged
 
 
 def train_drafts(shop: Workshop, number: int, prompts: tuple[Prompt, ...], policy: Policy) -> Wanted:
@@ -166,8 +178,9 @@ def measure_test(outcome: Outcome) -> None:
     """Measure the kept policy and the baselines on the test split."""
     shop, policy = outcome.shop, outcome.policy
     baselines = measure_baselines(shop, "test")
-    ours = baselines["base"] if policy.adapter is None else measure(shop, policy, "test", shop.run.test, "")
-    outcome.test, outcome.test_comparisons = evaluate(shop, policy, "test", ours, baselines, shop.run.test, "")
+    folder = shop.run.test(policy.round)
+    ours = baselines["base"] if policy.adapter is None else measure(shop, policy, "test", folder, "")
+    outcome.test, outcome.test_comparisons = evaluate(shop, policy, "test", ours, baselines, folder, "")
     outcome.test_measured = {"policy": ours, **baselines}
 
 

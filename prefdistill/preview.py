@@ -69,6 +69,9 @@ def _show_prompt(
     if drafts and hasattr(judge, "preview"):
         _print(console, "\nwhat the judge is sent about the first draft:", "bold")
         _print(console, judge.preview(prompt, drafts[0], shop.rubrics.of(prompt)), "dim")
+        if hasattr(judge, "raw_reply") and shop.recipe.cache != "off":
+            _print(console, "\nwhat it replied:", "bold")
+            _print(console, judge.raw_reply(prompt, drafts[0], shop.rubrics.of(prompt)), "dim")
     for draft in drafts:
         _print(console, f"\ndraft {draft.index} ({draft.source}, {draft.finish_reason}, {draft.tokens} tokens)", "bold")
         _print(console, draft.completion)

@@ -23,6 +23,8 @@ ScorePath = Literal["checked", "parsed", "sampled", "logprob"]
 FailureKind = Literal["provider", "parse", "refusal", "empty", "truncated", "budget"]
 SETTLED_KINDS: frozenset[str] = frozenset({"refusal", "empty", "truncated", "parse"})
 """Failures that settle their key; the other kinds are owed again when a run resumes."""
+NOT_ASKED = "not asked"
+"""How the reason begins where a criterion was not asked, because the draft fails a gate that costs no call."""
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 
 

@@ -83,7 +83,7 @@ def report_data(outcome: Outcome) -> ReportData:
         test_usage=sum((each.usage for each in {id(each): each for each in measured.values()}.values()), Usage()),
         pgr=gap(outcome),
         manifest=_facts(manifest),
-        seconds=_seconds(shop),
+        seconds=_seconds(outcome),
         warnings=(*shop.notes, *outcome.warnings, *_request_notes(shop)),
         examples=examples(outcome),
     )
@@ -106,8 +106,9 @@ def _facts(manifest: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _seconds(shop: Workshop) -> dict[str, float]:
-    baselines, test = Fingerprints(shop.run.baselines), Fingerprints(shop.run.test)
+def _seconds(outcome: Outcome) -> dict[str, float]:
+    shop = outcome.shop
+    baselines, test = Fingerprints(shop.run.baselines), Fingerprints(shop.run.test(outcome.best_round))
     entries: Iterable[tuple[Fingerprints, str]] = [
         *((baselines, name) for name in baselines.entries if "-test-" in name),
         *((test, name) for name in test.entries),

@@ -18,6 +18,7 @@ from prefdistill.errors import JudgeError, RunError, SampleError, TrainError
 from prefdistill.protocols import TrainingData
 from prefdistill.recipe import STAGES
 from prefdistill.records import (
+    NOT_ASKED,
     Draft,
     Drop,
     Failure,
@@ -45,7 +46,7 @@ class StarvedError(TrainError):
 
 
 PROBES = 64
-"""Fixed texts on which the change of a policy is measured."""
+"""Texts on which the change of a policy is measured."""
 
 
 @dataclass
@@ -339,11 +340,19 @@ def _drop_old_checks(shop: Workshop, folder: Path, name: str, file: RowFile[Verd
     marks.forget([name, f"{name}-checks"])
 
 
+def _says_something(verdict: Verdict) -> bool:
+    """Whether a verdict holds a preference, a value or a score; drafts that failed a gate unasked hold no answer."""
+    return bool(verdict.preferences) or any(
+        judgement.value is not None or not any(score.reason.startswith(NOT_ASKED) for score in judgement.scores)
+        for judgement in verdict.judgements
+    )
+
+
 def _refuse_all_failed(path: Path, verdicts: Mapping[str, Verdict], judged: Judged, kind: str) -> None:
     """Stop loudly when a judge gave nothing that can be used."""
-    if not judged.drafts or any(verdict.judgements or verdict.preferences for verdict in verdicts.values()):
-        return
     failures = [failure for verdict in verdicts.values() for failure in verdict.failures]
+    if not judged.drafts or (verdicts and not failures) or any(map(_says_something, verdicts.values())):
+        return
     counts = Counter(failure.kind for failure in failures)
     shown = ", ".join(f"{count} {name}" for name, count in counts.most_common())
     first = failures[0] if failures else None
@@ -441,7 +450,8 @@ def train_policy(
 
 
 def _probe_texts(probes: Judged) -> tuple[tuple[tuple[Message, ...], str], ...]:
-    """Return fixed prompts with the base's own drafts, on which the change of policies is measured."""
+    """Return texts of the previous policy, one a prompt where there are enough, on which its change is measured."""
     prompts = {prompt.id: prompt for prompt in probes.prompts}
-    chosen = [draft for _, draft in sorted(probes.drafts.items()) if draft.completion.strip()][:PROBES]
+    whole = [draft for draft in probes.drafts.values() if draft.finish_reason == "stop" and draft.policy is not None]
+    chosen = sorted(whole, key=lambda draft: (draft.index, draft.id))[:PROBES]
     return tuple((prompts[draft.prompt_id].messages, draft.completion) for draft in chosen)

@@ -169,10 +169,9 @@ class RunDirectory:
         """Drafts and verdicts of base and teacher."""
         return self.path / "baselines"
 
-    @property
-    def test(self) -> Path:
-        """Drafts and verdicts of the kept policy on the test split."""
-        return self.path / "test"
+    def test(self, number: int) -> Path:
+        """Return the folder of drafts and verdicts on the test split, of round `number`'s policy when it is kept."""
+        return self.path / "test" / f"round-{number:02d}"
 
     @property
     def policy(self) -> Path:

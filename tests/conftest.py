@@ -22,17 +22,25 @@ student: {{model: "prefdistill.sandbox:student"}}
 teacher: {{use: sandbox}}
 prompts:
   path: {root}/recipes/prompts/quickstart.jsonl
-  validation_limit: 12
-  test_limit: 12
-sample: {{drafts: 3, max_new_tokens: 64}}
+  validation_limit: 8
+  test_limit: 8
+sample: {{drafts: 3, max_new_tokens: 80}}
 judge: {{use: checks}}
 pair: {{min_margin: 0.05}}
 train: {{learning_rate: 1.0e-3, batch_size: 4}}
 evaluate: {{baselines: [base, teacher], judge: {{use: sandbox_held_out}}, gold: {{use: sandbox_gold}}}}
-loop: {{rounds: 2, prompts_per_round: 10}}
+loop: {{rounds: 2, prompts_per_round: 8}}
 cache: {cache}
 """
-"""A real recipe that runs in seconds: the sandbox student, two rounds of ten prompts."""
+"""A real recipe that runs in seconds: the sandbox student, two rounds of eight prompts."""
+
+
+@pytest.fixture
+def tiny_recipe(tmp_path: Path) -> Path:
+    """The tiny recipe as a file of its own."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY.format(root=ROOT, cache=tmp_path / "cache"))
+    return path
 
 
 @pytest.fixture

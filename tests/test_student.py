@@ -75,6 +75,16 @@ def test_a_template_that_trains_another_text_than_is_sampled_is_refused(folder, 
         loading.load_tokenizer(student)
 
 
+def test_a_space_before_the_answer_is_no_insertion(folder, tmp_path):
+    spaced = "{%- for m in messages -%}{{- ('[INST]' + m['content'] + '[/INST]') if m['role'] == 'user' else " + (
+        "(' ' + m['content'] + '<|end|>') -}}{%- endfor -%}"
+    )
+    student = section(with_template(folder, tmp_path / "spaced", spaced))
+    tokenizer = loading.load_tokenizer(student)
+    prompt, completion = loading.prompt_completion_ids(tokenizer, ASK, "tea", student)
+    assert tokenizer.decode(prompt + completion) == "[INST]we meet on monday[/INST]tea<|end|>"
+
+
 def test_template_arguments_switch_thinking_off(folder, tmp_path):
     path = with_template(folder, tmp_path / "switched", SWITCHED)
     student = section(path, chat_template_kwargs={"enable_thinking": False})

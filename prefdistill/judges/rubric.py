@@ -23,7 +23,7 @@ from prefdistill.judges.asking import (
 from prefdistill.judges.pairwise import PairwiseJudge
 from prefdistill.judges.prompts import fence, fence_conversation, render_prompt
 from prefdistill.judges.replies import UnreadableReplyError, level_schema, parse_levels
-from prefdistill.records import CriterionScore, Draft, Failure, Judgement, Message, Prompt, Usage, Verdict
+from prefdistill.records import NOT_ASKED, CriterionScore, Draft, Failure, Judgement, Message, Prompt, Usage, Verdict
 from prefdistill.rubric import Rubric
 from prefdistill.selection import GateFailures, choose_best_worst, rank_drafts
 
@@ -68,6 +68,13 @@ class RubricJudge(AskingJudge):
     def preview(self, prompt: Prompt, draft: Draft, rubric: Rubric) -> str:
         """Return the prompt that is sent for one draft, as text."""
         return "\n\n".join(f"[{each.role}]\n{each.content}" for each in self._question(prompt, draft, rubric))
+
+    def raw_reply(self, prompt: Prompt, draft: Draft, rubric: Rubric) -> str:
+        """Return the teacher's reply to what `preview` shows; a reply that was paid for comes from the cache."""
+        schema = level_schema(asked_criteria(rubric, prompt), self.reason)
+        request = self.request(draft.id, self._question(prompt, draft, rubric), schema)
+        reply = self.ask([request])[draft.id]
+        return f"{reply.kind}: {reply.message}" if isinstance(reply, Failure) else reply.text
 
     def _question(self, prompt: Prompt, draft: Draft, rubric: Rubric) -> tuple[Message, ...]:
         return render_prompt(
@@ -143,7 +150,7 @@ class RubricJudge(AskingJudge):
 
 def _in_order(rubric: Rubric, checked: Checked, answers: Mapping[str, CriterionScore]) -> tuple[CriterionScore, ...]:
     """Return all scores in the rubric's order; a criterion without an answer does not apply, or was not asked."""
-    reason = f"not asked: fails the gate {', '.join(checked.failed)}" if checked.failed else ""
+    reason = f"{NOT_ASKED}: fails the gate {', '.join(checked.failed)}" if checked.failed else ""
     return tuple(
         checked.scores.get(each.name)
         or answers.get(each.name)

@@ -70,7 +70,8 @@ def compare_preferences(
 ) -> list[Comparison]:
     """Compare by what a judge prefers, the two orders averaged; unknown where an order is missing.
 
-    With p the probability that the policy's draft is better, the outcome is a tie where |2p - 1| <= `tie_margin`.
+    Equal texts are a tie. With p the probability that the policy's draft is better, the outcome is a tie where
+    |2p - 1| <= `tie_margin`.
     Given scores, a draft that fails a gate loses to one that passes, and the comparison carries the gated scores; else
     it carries p and 1 - p.
     """
@@ -80,7 +81,9 @@ def compare_preferences(
     comparisons = []
     for prompt_id, ours, theirs in _sides(prompts, drafts, baseline_drafts):
         found = [
-            _probability(one.id, other.id, shown, scores or {}, baseline_scores or {})
+            0.5
+            if one.completion.strip() == other.completion.strip()
+            else _probability(one.id, other.id, shown, scores or {}, baseline_scores or {})
             for one in ours
             for other in theirs
         ]

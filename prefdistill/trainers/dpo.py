@@ -11,13 +11,11 @@ import hashlib
 import json
 import logging
 import math
-import operator
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
@@ -25,9 +23,8 @@ from prefdistill.errors import TrainError
 from prefdistill.plugins import Plugin
 from prefdistill.protocols import RunContext, TrainingData
 from prefdistill.records import Policy, TrainResult, digest
-from prefdistill.scoring import kl_estimate, log_probs, mean_gap
+from prefdistill.scoring import log_probs
 from prefdistill.student import (
-    adapter_moved,
     adapter_path,
     context_length,
     device_of,
@@ -43,17 +40,12 @@ from prefdistill.student import (
 )
 from prefdistill.trainers.building import build_trainer, fix_reference, state_of
 from prefdistill.trainers.checkpoints import claim_checkpoints, last_checkpoint
-from prefdistill.trainers.pairs import TokenPair, TokenPairs, full_batches, to_columns, tokenize_pairs
-
-if TYPE_CHECKING:
-    import torch
+from prefdistill.trainers.outcome import Job, Measured, to_result
+from prefdistill.trainers.pairs import full_batches, to_columns, tokenize_pairs
 
 log = logging.getLogger(__name__)
 
 MICRO_BATCH = {"cpu": 8, "cuda": 8}
-FEWEST_MOVED, SMALLEST_KL, FULL_ROUND, LN2_TOLERANCE, MOST_TRUNCATED = 0.5, 0.01, 8, 0.02, 0.01
-"""Thresholds of method.md section 3: share moved, nats an answer, steps, nats, share of pairs."""
-REPORTED = ("rewards/chosen", "rewards/rejected", "logps/chosen", "logps/rejected", "entropy", "grad_norm")
 SMOOTHED = ("robust", "exo_pair", "aot")
 """Losses that read `label_smoothing`; TRL ignores it silently for the others."""
 OWN_KEYS = {
@@ -158,7 +150,7 @@ class DPOTrainer(Plugin):
         tokenizer = load_tokenizer(run.student)
         rows = tokenize_pairs(data.pairs, tokenizer, run.student, self.max_length, context_length(run.student))
         steps = full_batches(rows.rows, self.batch_size, self.epochs, seed)
-        job = _Job(data, rows, steps, start, reference, directory, seed, tokenizer, began)
+        job = Job(data, rows, steps, start, reference, directory, seed, tokenizer, began)
         directory.mkdir(parents=True, exist_ok=True)
         micro = self._micro_batch()
         while True:
@@ -190,7 +182,7 @@ class DPOTrainer(Plugin):
         wanted = MICRO_BATCH[device_of(run.student).type] if self.micro_batch == "auto" else self.micro_batch
         return divisor(self.batch_size, min(int(kept), wanted) if kept else wanted)
 
-    def _train(self, job: _Job, micro: int) -> TrainResult:
+    def _train(self, job: Job, micro: int) -> TrainResult:
         """Build, train, measure and write, with micro-batches of `micro` pairs."""
 
         import torch
@@ -225,11 +217,18 @@ class DPOTrainer(Plugin):
         after = {name: value.detach() for name, value in state_of(model).items()}
         save_adapter(model, job.directory)
         job.tokenizer.save_pretrained(job.directory)
-        result = self._result(job, history, before, after, old, new)
+        policy = Policy(
+            model=job.start.model,
+            revision=job.start.revision,
+            adapter=job.directory.resolve().relative_to(run.directory.resolve()).as_posix(),
+            round=max(pair.round for pair in job.data.pairs),
+        )
+        result = to_result(job, Measured(history, before, after, old, new), policy, self.loss)
         run.choices["last_update"] = result.diagnostics.get("update_per_token")
         metrics.write_text("".join(json.dumps(entry) + "\n" for entry in history), encoding="utf-8")
-        trained = sorted({row.pair.id for step in job.steps for row in step})
-        (job.directory / "pair_ids.txt").write_text("".join(f"{each}\n" for each in trained), encoding="utf-8")
+        (job.directory / "pair_ids.txt").write_text(
+            "".join(f"{each}\n" for each in sorted(job.trained)), encoding="utf-8"
+        )
         shutil.rmtree(checkpoints)
         (job.directory / "train.json").write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
         del trainer, model
@@ -240,7 +239,7 @@ class DPOTrainer(Plugin):
         accuracy = logged.get("rewards/accuracies", math.nan)
         self._run.progress("train", step, steps, f"loss {logged['loss']:.4f} accuracy {accuracy:.2f}")
 
-    def _fingerprint(self, job: _Job, micro: int) -> str:
+    def _fingerprint(self, job: Job, micro: int) -> str:
         """Return what a checkpoint must have been made from to be continued."""
         import torch
 
@@ -255,7 +254,7 @@ class DPOTrainer(Plugin):
         student = weights_fingerprint(run.student)
         return digest([student, self.identity(), adapters, pairs, job.seed, micro, torch.get_num_threads()])
 
-    def _options(self, job: _Job, micro: int, checkpoints: Path) -> dict[str, Any]:
+    def _options(self, job: Job, micro: int, checkpoints: Path) -> dict[str, Any]:
         """Return DPOConfig's options: every default of TRL that is unsafe in a loop is set."""
         run = self._run
         assert run.student is not None
@@ -270,7 +269,10 @@ class DPOTrainer(Plugin):
             "label_smoothing": self.label_smoothing,
             "max_grad_norm": self.max_grad_norm,
             "warmup_steps": self.warmup_steps,
-            "lr_scheduler_type": self.lr_scheduler,
+            # transformers' `constant` ignores warmup_steps without a word.
+            "lr_scheduler_type": "constant_with_warmup"
+            if self.lr_scheduler == "constant" and self.warmup_steps
+            else self.lr_scheduler,
             "report_to": list(self.report_to) or "none",
             "gradient_checkpointing": device.type == "cuda" if checkpointing == "auto" else checkpointing,
             "max_length": None,  # pairs are cut, and counted, before
@@ -297,100 +299,6 @@ class DPOTrainer(Plugin):
             "seed": job.seed,
             "data_seed": job.seed,
         }
-
-    def _result(
-        self,
-        job: _Job,
-        history: list[dict[str, Any]],
-        before: Mapping[str, torch.Tensor],
-        after: Mapping[str, torch.Tensor],
-        old: list[tuple[float, int]],
-        new: list[tuple[float, int]],
-    ) -> TrainResult:
-        """Return the training's numbers, and a warning for each silent failure that they show."""
-        end = history[-max(1, len(history) // 4) :]
-
-        def mean(key: str) -> float:
-            return sum(float(entry.get(key, 0.0)) for entry in end) / len(end)
-
-        kl, kl_error = kl_estimate(new, old) if old else (None, None)
-        trained = {row.pair.id: row for step in job.steps for row in step}
-        chosen, rejected = ([len(ids) for ids in column] for column in zip(
-            *((row.chosen_ids, row.rejected_ids) for row in trained.values()), strict=True
-        ))  # fmt: skip
-        diagnostics = {
-            **{key.replace("/", "_"): mean(key) for key in REPORTED if key in end[-1]},
-            "chosen_tokens": sum(chosen) / len(chosen),
-            "rejected_tokens": sum(rejected) / len(rejected),
-            "chosen_longer": sum(map(operator.gt, chosen, rejected)) / len(chosen),
-            "max_length": float(job.rows.max_length),
-        }
-        if old:
-            diagnostics["update_per_token"] = mean_gap(new, old)
-        result = TrainResult(
-            start=job.start,
-            reference=job.reference,
-            policy=Policy(
-                model=job.start.model,
-                revision=job.start.revision,
-                adapter=job.directory.resolve().relative_to(self._run.directory.resolve()).as_posix(),
-                round=max(pair.round for pair in job.data.pairs),
-            ),
-            pairs=len(trained),
-            pairs_dropped=len(job.data.pairs) - len(trained),
-            steps=len(history),
-            loss=mean("loss"),
-            first_loss=float(history[0]["loss"]),
-            reward_margin=mean("rewards/margins"),
-            reward_accuracy=mean("rewards/accuracies"),
-            adapter_moved=adapter_moved(before, after),
-            kl=kl,
-            kl_standard_error=kl_error,
-            truncated=sum(row.pair.id in job.rows.cut for row in trained.values()),
-            diagnostics=diagnostics,
-            seconds=time.perf_counter() - job.began,
-        )
-        return result.model_copy(update={"warnings": tuple(self._warnings(result))})
-
-    def _warnings(self, result: TrainResult) -> Iterator[str]:
-        if result.adapter_moved < FEWEST_MOVED:
-            yield (
-                f"only {result.adapter_moved:.0%} of the adapter's entries moved: the update hardly landed; raise "
-                "train.learning_rate, and check that the adapter is float32"
-            )
-        kl, error = result.kl, result.kl_standard_error
-        if kl is not None and error is not None and result.steps >= FULL_ROUND and kl + 2 * error < SMALLEST_KL:
-            yield (
-                f"after {result.steps} steps the policy differs from the one before by a KL of {kl:.4f} ± {error:.4f} "
-                "nats an answer: hardly anything was learned; raise train.learning_rate or train.epochs"
-            )
-        same = result.start == result.reference
-        if same and self.loss == "sigmoid" and abs(result.first_loss - math.log(2)) > LN2_TOLERANCE:
-            yield (
-                f"the first loss is {result.first_loss:.4f}, not ln 2 = 0.6931, although the start policy is the "
-                "reference: one of them is not the policy it should be; please report this"
-            )
-        if result.truncated > MOST_TRUNCATED * result.pairs:
-            yield (
-                f"{result.truncated} of {result.pairs} pairs have a completion cut at "
-                f"{result.diagnostics['max_length']:.0f} tokens, which teaches the student not to stop; "
-                "raise train.max_length"
-            )
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One training, as asked for."""
-
-    data: TrainingData
-    rows: TokenPairs
-    steps: list[list[TokenPair]]
-    start: Policy
-    reference: Policy
-    directory: Path
-    seed: int
-    tokenizer: Any
-    began: float
 
 
 def divisor(whole: int, wanted: int) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 from prefdistill.errors import TrainError
 from prefdistill.records import PreferencePair
-from prefdistill.student import render_completion, render_prompt, turn_end_id
+from prefdistill.template import render_completion, render_prompt, turn_end_id
 
 
 @dataclass(frozen=True)

@@ -105,13 +105,18 @@ def test_the_tokenizer_and_batches_are_rebuilt_from_the_seed(tokenizer: Any) -> 
 
 
 def test_it_writes_mediocre_emails_with_the_right_facts(tokenizer: Any, model: Any) -> None:
-    rows = list(notes(60, 22))
+    rows = list(notes(40, 22))
     texts = write_drafts(model, tokenizer, [row["prompt"] for row in rows], 0.7, 0)
-    assert texts == write_drafts(model, tokenizer, [row["prompt"] for row in rows], 0.7, 0)
     assert 0.3 <= sum(map(gold, texts, rows)) / len(rows) <= 0.65
     found = [copies(text, row) for text, row in zip(texts, rows, strict=True)]
     for name in COPIED:
         assert sum(each[name][1] for each in found) / len(found) >= 0.75
+
+
+def test_the_same_seed_writes_the_same_drafts(tokenizer: Any, model: Any) -> None:
+    prompts = [row["prompt"] for row in notes(4, 24)]
+    assert write_drafts(model, tokenizer, prompts, 1.0, 3) == write_drafts(model, tokenizer, prompts, 1.0, 3)
+    assert write_drafts(model, tokenizer, prompts, 1.0, 3) != write_drafts(model, tokenizer, prompts, 1.0, 4)
 
 
 def test_it_loads_in_four_bits_with_a_whole_head_and_still_writes(tokenizer: Any) -> None:
