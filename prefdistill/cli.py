@@ -22,6 +22,9 @@ Start with `prefdistill new DIR`, look with `prefdistill validate RECIPE` and `p
 then `prefdistill run RECIPE`.""",
 )
 
+INTERRUPTED = 130
+"""The exit code after Ctrl-C."""
+
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
@@ -191,16 +194,17 @@ def new(
 def main() -> NoReturn:
     """Run the command line; a user's mistake is one message and an exit code, a bug is a traceback."""
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)  # Ctrl-C comes back as 130
     except PrefdistillError as problem:
         print(f"error: {problem}", file=sys.stderr)
         sys.exit(problem.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted: everything finished is on disk; run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
+        code = INTERRUPTED
     except Exception as problem:
         if not hasattr(problem, "exit_code") or not hasattr(problem, "show"):
             raise
         problem.show()
         sys.exit(problem.exit_code)
-    sys.exit(0)
+    if code == INTERRUPTED:
+        print("interrupted: everything finished is on disk; run the same command again to go on", file=sys.stderr)
+    sys.exit(code if isinstance(code, int) else 0)

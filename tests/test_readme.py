@@ -70,7 +70,7 @@ def test_the_five_line_judge_judges_a_run(folder):
     recipe.write_text(
         without.replace("../rubrics", f"{ROOT}/rubrics").replace("path: ", f"path: {ROOT}/recipes/") + "\n" + YAML[2]
     )
-    outcome = run_recipe(load_recipe(recipe, SHORT), folder / "run")
+    outcome = run_recipe(load_recipe(recipe, [*SHORT, "train.batch_size=4"]), folder / "run")
     assert outcome.rounds[1].judged == outcome.rounds[1].drafts > 0
     assert len(PYTHON[0].strip().splitlines()) <= 6
 
