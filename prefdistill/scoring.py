@@ -11,7 +11,7 @@ LOGITS_BYTES = 256 << 20
 
 
 def log_probs(
-    model: Any, items: Sequence[tuple[Sequence[int], Sequence[int]]], batch_tokens: int = 16_384
+    model: Any, items: Sequence[tuple[Sequence[int], Sequence[int]]], batch_tokens: int = 4096
 ) -> list[tuple[float, int]]:
     """Score completions, without gradients.
 

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 BATCHES = 8
 """A round is cut into at least so many batches, so that judging can start early …"""
-FEWEST_ROWS = 32
+FEWEST_ROWS = 64
 """… but a batch holds at least so many drafts, where there are so many."""
 BATCH_TOKENS = {"cpu": 16_384, "cuda": 65_536}
 GAP_PROBES = 32

@@ -58,7 +58,7 @@ def completions_only() -> Iterator[None]:
     from trl.trainer import utils
 
     if hasattr(utils, "_use_triton"):
-        with mock.patch.object(utils, "_use_triton", lambda device: True):
+        with mock.patch.object(utils, "_use_triton", return_value=True):
             yield
     else:
         yield

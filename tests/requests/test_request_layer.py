@@ -370,7 +370,14 @@ def test_after_a_kill_only_requests_in_flight_are_asked_again(tmp_path, ending):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with Loopback(lambda body: "x", latency_seconds=0.02) as server:
         command = [sys.executable, "-c", textwrap.dedent(SCRIPT), server.url, str(tmp_path)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a test runner may ignore it
+        )
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         while len(server.served) < 60:

@@ -124,7 +124,7 @@ def test_compare_scores() -> None:
 
 def test_compare_preferences_needs_both_orders_and_averages_them() -> None:
     names = ["win", "flip", "half", "missing"]
-    ours, theirs = [draft(name) for name in names], [draft(name, "base") for name in names]
+    ours, theirs = [draft(name) for name in names], [draft(name, "base", text="other words") for name in names]
     pairs = {one.prompt_id: (one.id, other.id) for one, other in zip(ours, theirs, strict=True)}
 
     def both(name: str, first: float, second: float | None) -> list[Preference]:
@@ -142,6 +142,8 @@ def test_compare_preferences_needs_both_orders_and_averages_them() -> None:
     rows = compare_preferences(prompts, ours, theirs, shown, "base", 0.0, gated, base)
     assert [row.outcome for row in rows] == ["loss", "tie", "win", "unknown"]
     assert rows[0].score == 0.0
+    same = [draft(name, "base") for name in names]
+    assert {row.outcome for row in compare_preferences(prompts, ours, same, [], "base")} == {"tie"}
 
 
 def _evaluate(rubrics: RubricSet, prompts: list[Prompt], ours: list[Draft], theirs: list[Draft], found: dict):
