@@ -276,7 +276,8 @@ def _verdicts(
     name = f"{wanted.prefix}{kind}"
     file = shop.run.rows(wanted.folder, wanted.file(kind), Verdict)
     stage = "judge" if wanted.purpose == "train" else wanted.stage
-    fingerprint = digest([judged.fingerprint, shop.judge_fingerprint(judge)])
+    fields = digest([prompt.fields for prompt in judged.prompts])
+    fingerprint = digest([judged.fingerprint, fields, shop.judge_fingerprint(judge)])
     _drop_old_checks(shop, wanted.folder, name, file)
     claim(shop, wanted.folder, name, stage, fingerprint, [file.path])
     started, sampled = time.monotonic(), getattr(source, "seconds", 0.0)

@@ -282,3 +282,15 @@ def test_the_report_without_texts_holds_no_draft(finished, tmp_path):
     assert len(sentences) > 5
     assert not {sentence for sentence in sentences if sentence in page}
     assert {sentence for sentence in sentences if html.escape(sentence) in (finished[0] / "report.html").read_text()}
+
+
+def test_changed_prompts_are_noticed(finished, tmp_path):
+    copy, recipe = copied(finished, tmp_path)
+    rows_now = [json.loads(line) for line in (ROOT / "recipes/prompts/quickstart.jsonl").read_text().splitlines()]
+    other_text, other_field = tmp_path / "text.jsonl", tmp_path / "field.jsonl"
+    other_text.write_text("".join(json.dumps({**row, "prompt": row["prompt"] + " Now."}) + "\n" for row in rows_now))
+    other_field.write_text("".join(json.dumps({**row, "day": "Sunday"}) + "\n" for row in rows_now))
+    with pytest.raises(RunError, match=r"drafts was made with other settings: prompts.path"):
+        again(recipe, copy, f"prompts.path={other_text}")
+    with pytest.raises(RunError, match=r"verdicts was made with other settings: prompts.path"):
+        again(recipe, copy, f"prompts.path={other_field}")
