@@ -8,11 +8,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from prefdistill.artefacts import claim
 from prefdistill.assembly import Workshop
+from prefdistill.drafting import Judged, Wanted, drafts_and_verdicts
 from prefdistill.errors import JudgeError, RecipeError
 from prefdistill.metrics.scores import DraftScore, draft_scores
 from prefdistill.records import Comparison, Draft, EvaluationResult, Policy, Prompt, Usage, Verdict, digest
-from prefdistill.round import Judged, Wanted, claim, drafts_and_verdicts, policy_fingerprint
+from prefdistill.round import policy_fingerprint
 from prefdistill.run import Fingerprints
 from prefdistill.stages.evaluate import compare_preferences, compare_scores, evaluate_policy
 from prefdistill.stages.judge import judge_prompts

@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.rule import Rule
 
 from prefdistill.assembly import Workshop, opened
+from prefdistill.drafting import drafts_and_verdicts
 from prefdistill.loop import train_drafts
 from prefdistill.recipe import Recipe
 from prefdistill.records import Draft, Drop, PreferencePair, Prompt, Ranking, Usage, Verdict
-from prefdistill.round import drafts_and_verdicts, rank_and_pair
+from prefdistill.round import rank_and_pair
 from prefdistill.run import RunDirectory
 from prefdistill.stages.load import round_slices
 

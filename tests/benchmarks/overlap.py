@@ -20,9 +20,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from prefdistill.assembly import opened
+from prefdistill.drafting import drafts_and_verdicts
 from prefdistill.loop import train_drafts
 from prefdistill.recipe import load_recipe
-from prefdistill.round import drafts_and_verdicts
 from prefdistill.run import RunDirectory
 from prefdistill.stages.load import round_slices
 

@@ -1,0 +1,181 @@
+"""What a round came to, as one record: counts, shares, scores, cost, seconds and warnings."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+from prefdistill.assembly import Workshop
+from prefdistill.drafting import Judged
+from prefdistill.evaluation import Measured, evaluate, mean_score
+from prefdistill.records import (
+    Drop,
+    EvaluationResult,
+    Failure,
+    PreferencePair,
+    RoundResult,
+    TrainResult,
+    Usage,
+    Verdict,
+)
+from prefdistill.rubric import COMPLETE
+from prefdistill.run import Fingerprints, write_json
+
+
+def round_zero(shop: Workshop, baselines: Mapping[str, Measured]) -> RoundResult:
+    """Return the base's own result."""
+    base, others = baselines["base"], {name: each for name, each in baselines.items() if name != "base"}
+    evaluation: tuple[EvaluationResult, ...] = ()
+    if others:
+        evaluation, _ = evaluate(shop, shop.base, "validation", base, others, shop.run.baselines, "base-validation-")
+    marks = Fingerprints(shop.run.baselines)
+    result = RoundResult(
+        round=0,
+        drafts=0,
+        judged=0,
+        failed=len(base.judged.failures),
+        pairs=0,
+        evaluation=evaluation,
+        **_measured_scores(base, baselines),
+        evaluation_usage=sum((each.usage for each in baselines.values()), Usage()),
+        seconds={"evaluate": sum(marks.seconds(name) for name in marks.entries if "-validation-" in name)},
+        warnings=_failure_warnings(base.judged, base.judged.verdicts),
+    )
+    write_json(shop.run.baselines / "round.json", result.model_dump(mode="json"))
+    return result
+
+
+def round_result(
+    shop: Workshop,
+    number: int,
+    judged: Judged,
+    pairs: Sequence[PreferencePair],
+    drops: Sequence[Drop],
+    trained: TrainResult,
+    ours: Measured,
+    baselines: Mapping[str, Measured],
+) -> RoundResult:
+    """Evaluate the round's policy, put everything about the round into one record, and write it last."""
+    folder, marks = shop.run.round(number), Fingerprints(shop.run.round(number))
+    evaluation, _ = evaluate(shop, trained.policy, "validation", ours, baselines, folder, "6-")
+    verdicts = judged.verdicts["verdicts"]
+    failures = [*judged.failures, *(failure for verdict in verdicts.values() for failure in verdict.failures)]
+    result = RoundResult(
+        round=number,
+        drafts=len(judged.drafts),
+        judged=len(_judged_ids(verdicts)),
+        failed=len(failures),
+        failures=dict(Counter(f"{failure.stage}.{failure.kind}" for failure in failures)),
+        pairs=len(pairs),
+        drops=dict(Counter(drop.reason for drop in drops)),
+        counts=_counts(judged, pairs),
+        kinds=_kinds(shop, judged, verdicts, pairs, drops, ours),
+        train=trained,
+        evaluation=evaluation,
+        **_measured_scores(ours, baselines),
+        usage=sum((verdict.usage for verdict in verdicts.values()), Usage()),
+        evaluation_usage=ours.usage,
+        seconds={
+            "sample": marks.seconds("drafts"),
+            "judge": marks.seconds("verdicts"),
+            "train": marks.seconds("policy"),
+            "evaluate": sum(marks.seconds(name) for name in marks.entries if name.startswith("6-")),
+        },
+        warnings=(
+            *_failure_warnings(judged, {"verdicts": verdicts}),
+            *_failure_warnings(ours.judged, ours.judged.verdicts),
+            *trained.warnings,
+        ),
+    )
+    write_json(folder / "round.json", result.model_dump(mode="json"))
+    return result
+
+
+def _measured_scores(ours: Measured, baselines: Mapping[str, Measured]) -> dict[str, float | None]:
+    tokens = [draft.tokens for draft in ours.drafts if draft.tokens is not None]
+    teacher = baselines.get("teacher")
+    return {
+        "rubric_score": mean_score(ours.rubric),
+        "held_out_score": mean_score(ours.held_out),
+        "gold": mean_score(ours.gold),
+        "baseline_rubric_score": mean_score(baselines["base"].rubric),
+        "teacher_rubric_score": mean_score(teacher.rubric) if teacher else None,
+        "mean_tokens": fmean(tokens) if tokens else None,
+    }
+
+
+def _judged_ids(verdicts: Mapping[str, Verdict]) -> set[str]:
+    """Return the drafts that have a judgement or stand in a comparison."""
+    found = {judgement.draft_id for verdict in verdicts.values() for judgement in verdict.judgements}
+    preferences = [preference for verdict in verdicts.values() for preference in verdict.preferences]
+    return found | {key for preference in preferences for key in (preference.first_id, preference.second_id)}
+
+
+def _counts(judged: Judged, pairs: Sequence[PreferencePair]) -> dict[str, float]:
+    """Return shares that tell at a glance whether a round's data is sound."""
+    drafts, groups = list(judged.drafts.values()), [group for group in judged.groups().values() if len(group) > 1]
+    tokens = [draft.tokens for draft in drafts if draft.tokens is not None]
+    counts: dict[str, float] = {
+        "prompts": len(judged.prompts),
+        "truncated_share": fmean(draft.finish_reason == "length" for draft in drafts) if drafts else 0.0,
+    }
+    if tokens:
+        counts["mean_tokens"] = fmean(tokens)
+    if groups:
+        distinct = [len({draft.completion.strip() for draft in group}) for group in groups]
+        counts["identical_share"] = 1.0 - sum(distinct) / sum(map(len, groups))
+    if pairs:
+        counts["mean_margin"] = fmean(pair.margin for pair in pairs)
+        counts["chosen_longer_share"] = fmean(len(pair.chosen.split()) > len(pair.rejected.split()) for pair in pairs)
+    return counts
+
+
+def _kinds(
+    shop: Workshop,
+    judged: Judged,
+    verdicts: Mapping[str, Verdict],
+    pairs: Sequence[PreferencePair],
+    drops: Sequence[Drop],
+    ours: Measured,
+) -> dict[str, dict[str, float]]:
+    """Return every count and score per kind of prompt, where the recipe has several rubrics."""
+    table: dict[str, dict[str, float]] = {}
+    for kind in shop.rubrics.kinds:
+        ids = {prompt.id for prompt in judged.prompts if shop.rubrics.kind(prompt) == kind}
+        measured = {prompt.id for prompt in ours.judged.prompts if shop.rubrics.kind(prompt) == kind}
+        mine = {prompt_id: verdict for prompt_id, verdict in verdicts.items() if prompt_id in ids}
+        row: dict[str, float] = {
+            "prompts": len(ids),
+            "drafts": sum(draft.prompt_id in ids for draft in judged.drafts.values()),
+            "judged": len(_judged_ids(mine)),
+            "failed": sum(len(verdict.failures) for verdict in mine.values()),
+            "pairs": sum(pair.prompt_id in ids for pair in pairs),
+        }
+        row |= {f"drop_{r}": n for r, n in Counter(d.reason for d in drops if d.prompt_id in ids).items()}
+        for name, scores in (("rubric_score", ours.rubric), ("held_out_score", ours.held_out), ("gold", ours.gold)):
+            of_kind = {key: score for key, score in (scores or {}).items() if key.split("/")[0] in measured}
+            mean = mean_score(of_kind)
+            if mean is not None:
+                row[name] = mean
+        table[kind] = row
+    return table
+
+
+def _failure_warnings(judged: Judged, verdicts: Mapping[str, Mapping[str, Verdict]]) -> tuple[str, ...]:
+    """Return a line for each kind of failure, and one for drafts cut at the token limit."""
+    lines = []
+    failures: list[Failure] = [
+        *judged.failures,
+        *(failure for each in verdicts.values() for verdict in each.values() for failure in verdict.failures),
+    ]
+    for (stage, kind), count in sorted(Counter((failure.stage, failure.kind) for failure in failures).items()):
+        first = next(failure.message for failure in failures if (failure.stage, failure.kind) == (stage, kind))
+        lines.append(f"{count} {stage} failures ({kind}), left out of every label and score; the first: {first[:200]}")
+    cut = sum(draft.finish_reason == "length" for draft in judged.drafts.values())
+    if judged.drafts and cut > 0.01 * len(judged.drafts):
+        lines.append(
+            f"{cut} of {len(judged.drafts)} drafts were cut at sample.max_new_tokens (gate `{COMPLETE}`): neither chosen "
+            "nor rejected, and 0 in every mean; raise it"
+        )
+    return tuple(lines)
