@@ -22,21 +22,50 @@ def claim(shop: Workshop, folder: Path, name: str, stage: str, fingerprint: str,
     if stored is not None:
         forced = shop.redo_from == stage and str(folder / name) not in shop.forced
         if forced or stored != fingerprint:
-            allowed = shop.redo_from is not None and STAGES.index(stage) >= STAGES.index(shop.redo_from)
-            if not (forced or allowed or shop.redone):
+            here = (round_of(folder), STAGES.index(stage))
+            allowed = shop.redo_from is not None and here[1] >= STAGES.index(shop.redo_from)
+            follows = shop.redone is not None and here > shop.redone
+            if not (forced or allowed or follows):
                 raise RunError(stale(shop, folder, name, stage))
             shop.run.set_aside(paths)
             marks.forget([name])
-            shop.redone = True
+            if stage == "sample":
+                shop.context.choices.clear()
+            if stage != "evaluate":
+                shop.redone = min(shop.redone or here, here)
     shop.forced.add(str(folder / name))
     if not marks.done(name, fingerprint):
         marks.note(name, fingerprint, None)
     return marks
 
 
+def round_of(folder: Path) -> int:
+    """Return the round whose folder this is; 0 for baselines and test."""
+    name, _, number = folder.name.partition("-")
+    return int(number) if name == "round" and folder.parent.name != "test" else 0
+
+
+EARLIEST = {
+    "sample": ("seed", "student", "prompts", "sample", "loop"),
+    "judge": ("rubric", "judge", "teacher"),
+    "train": ("pair", "train", "loop.start_from"),
+}
+"""Stage to the recipe keys whose change makes its artefacts stale."""
+
+
+def stage_to_redo(shop: Workshop, stage: str) -> str:
+    """Return the earliest stage that the changed keys make stale, at the latest `stage`."""
+    keys = [line.split(":", 1)[0] for line in shop.changed]
+    for candidate, prefixes in EARLIEST.items():
+        own = [key for key in keys if key != "loop.start_from" or candidate == "train"]
+        if any(key == prefix or key.startswith(f"{prefix}.") for key in own for prefix in prefixes):
+            return min(candidate, stage, key=STAGES.index)
+    return stage
+
+
 def stale(shop: Workshop, folder: Path, name: str, stage: str) -> str:
     """Return the message that names a stale artefact, the keys that differ, and what to do."""
-    place = folder.relative_to(shop.run.path)
+    place, stage = folder.relative_to(shop.run.path), stage_to_redo(shop, stage)
     keys = "; ".join(shop.changed) or "files it is made from changed (student, prompts, rubric or a plug-in's code)"
     return (
         f"{shop.run.path}: {place}/{name} was made with other settings: {keys}. It and everything made from it is "

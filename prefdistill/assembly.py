@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from prefdistill.errors import RecipeError, RunError
+from prefdistill.metrics.further import load_metric
 from prefdistill.plugins import Plugin, check_identity
 from prefdistill.protocols import Judge, Progress, RunContext, Sampler, Teacher, Trainer, no_progress
 from prefdistill.recipe import Recipe, differing_keys, operational_keys
 from prefdistill.records import Policy, Prompt, digest
-from prefdistill.rubric import RubricSet
+from prefdistill.rubric import Rubric, RubricSet
 from prefdistill.run import RunDirectory, read_json, write_json, write_text
-from prefdistill.stages.load import Loaded, check_fields, load_prompts, read_dataset, read_rows
+from prefdistill.stages.load import SPLITS, Loaded, check_fields, load_prompts, read_dataset, read_rows
 
 PACKAGES = ("prefdistill", "torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "openai", "accelerate")
 
@@ -44,8 +45,8 @@ class Workshop:
     """The stage from which stale artefacts may be made again."""
     forced: set[str] = field(default_factory=set)
     """Artefacts claimed in this process."""
-    redone: bool = False
-    """Whether something was set aside in this process, so that what follows from it may be too."""
+    redone: tuple[int, int] | None = None
+    """Round and stage of the earliest artefact set aside in this process; what comes after it may be too."""
     changed: list[str] = field(default_factory=list)
     """Recipe keys that differ from the run's own recipe."""
 
@@ -90,13 +91,17 @@ class Workshop:
         teacher: Any = self.recipe.teacher
         inherits = "teacher" in type(judge).model_fields and judge.teacher is None and teacher is not None
         asked = {key: each for key, each in teacher.identity().items() if key != "system"} if inherits else None
-        return digest([judge.identity(), asked, self.rubrics.asked_fingerprint()])
+        return digest([judge.identity(), asked, self.rubrics.column, self.rubrics.asked_fingerprint()])
 
     def checks_fingerprint(self) -> str:
         """Return the hash of the rubrics' checked half, which costs nothing to apply again."""
         return digest(
             {
-                kind: [check_identity(rubric), [(gate.name, gate.at_least) for gate in rubric.gates]]
+                kind: [
+                    check_identity(rubric),
+                    [(each.name, each.applies_if) for each in rubric.checked],
+                    [(gate.name, gate.at_least) for gate in rubric.gates],
+                ]
                 for kind, rubric in self.rubrics.rubrics.items()
             }
         )
@@ -213,6 +218,8 @@ def opened(
     try:
         for plugin in plugins:
             plugin.open(context)
+        for name in recipe.evaluate.metrics:
+            load_metric(name, recipe.directory)
         fingerprint = digest([weights_fingerprint(recipe.student), _student_identity(recipe)])
         shop = Workshop(recipe, run, context, loaded, fingerprint, notes, redo_from, changed=changed)
         if not run.recipe.exists():
@@ -247,7 +254,17 @@ def _compare_with_run(recipe: Recipe, run: RunDirectory) -> list[str]:
 
 
 def _resolved_for_comparison(recipe: Recipe) -> dict[str, Any]:
-    return {**recipe.resolved(), "rubric": {kind: r.fingerprint() for kind, r in recipe.rubrics.rubrics.items()}}
+    """Return the recipe with its rubrics written out by name, so that a difference can be named key by key."""
+    rubrics = {kind: _by_name(rubric) for kind, rubric in recipe.rubrics.rubrics.items()}
+    return {**recipe.resolved(), "rubric": rubrics[""] if recipe.rubrics.column is None else rubrics}
+
+
+def _by_name(rubric: Rubric) -> dict[str, Any]:
+    data = rubric.model_dump(mode="json", exclude_none=True, exclude={"tests"})
+    return {
+        **data,
+        **{part: {each.pop("name"): each for each in data[part]} for part in ("gates", "criteria")},
+    }
 
 
 def _write_inputs(shop: Workshop) -> None:
@@ -292,7 +309,7 @@ def _manifest(recipe: Recipe, run: RunDirectory, loaded: Loaded, notes: list[str
         "machine": {"system": platform.platform(terse=True), "processor": platform.machine(), "cores": os.cpu_count()},
         "torch_threads": torch.get_num_threads(),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "prompts": {split: len(loaded.of(split)) for split in ("train", "validation", "test")},
+        "prompts": _counts(loaded),
         "notes": notes,
         "choices": {},
         "recipe": _resolved_for_comparison(recipe),
@@ -301,12 +318,17 @@ def _manifest(recipe: Recipe, run: RunDirectory, loaded: Loaded, notes: list[str
     return manifest
 
 
+def _counts(loaded: Loaded) -> dict[str, int]:
+    return {split: len(loaded.of(split)) for split in SPLITS}
+
+
 def adopt_recipe(shop: Workshop) -> None:
     """Store the recipe that the run now follows, now that all of it was made by it."""
     manifest = read_json(shop.run.manifest)
     now = _resolved_for_comparison(shop.recipe)
-    if manifest["recipe"] != now:
-        write_json(shop.run.manifest, {**manifest, "recipe": now})
+    counts = _counts(shop.prompts)
+    if (manifest["recipe"], manifest["prompts"], manifest["notes"]) != (now, counts, shop.notes):
+        write_json(shop.run.manifest, {**manifest, "recipe": now, "prompts": counts, "notes": shop.notes})
     _write_inputs(shop)
 
 

@@ -60,6 +60,23 @@ def api_key(base_url: str, variable: str) -> str:
     )
 
 
+def without_secrets(extra_body: dict[str, Any]) -> dict[str, Any]:
+    """Return `extra_body` as it is, refusing what looks like a key: recipes are copied into the run folder.
+
+    Raises:
+        ValueError: a name in it says that its value is a secret.
+    """
+    for name, value in extra_body.items():
+        if any(
+            word in name.lower().replace("-", "_")
+            for word in ("api_key", "apikey", "authorization", "secret", "password")
+        ):
+            raise ValueError(f"`{name}` looks like a secret; put it in the environment and name it in api_key_env")
+        if isinstance(value, dict):
+            without_secrets(value)
+    return extra_body
+
+
 class ChatModel:
     """A model behind a chat completions endpoint; its requests go through the request layer."""
 

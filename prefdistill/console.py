@@ -29,6 +29,11 @@ COLUMNS = (
 )
 
 
+NARROW = 110
+"""Columns of a terminal below which the table leaves something out."""
+NARROW_HIDES = ("drafts", "failed", "tokens", "KL")
+
+
 def round_row(result: RoundResult) -> tuple[str, ...]:
     """Return a round as the cells of the table."""
     against = next((each for each in result.evaluation if each.baseline == "base" and each.kind is None), None)
@@ -94,10 +99,14 @@ class TerminalDisplay:
             )
         for result in self.rounds:
             cells = round_row(result)
+            if self.console.width < NARROW:
+                cells = (*cells[:4], cells[4].split(" (")[0], *cells[5:])
             table.add_row(*(cells[number] for number in shown))
         return table
 
     def _is_shown(self, name: str) -> bool:
+        if name in NARROW_HIDES and self.console.width < NARROW:
+            return False
         if name == "held-out":
             return any(result.held_out_score is not None for result in self.rounds)
         if name == "gold":

@@ -83,7 +83,8 @@ def parse_document(text: str, path: Path, error: type[PrefdistillError]) -> Docu
     if tree is None:
         raise error(f"{path}: the file is empty; expected a YAML mapping")
     if not isinstance(tree, Mapping):
-        raise error(f"{path}:1: found a {type(tree).__name__}; expected a YAML mapping of keys to values")
+        found = "list" if isinstance(tree, list) else "single value"
+        raise error(f"{path}:1: found a {found}; expected a YAML mapping of keys to values")
     document = Document(path=path, data={})
     document.data = _plain(tree, (), document, error)
     return document

@@ -144,8 +144,9 @@ class _Source:
                     self.written += 1
                     self.judged.drafts[item.id] = item
                     drafts[prompt_id].append(item)
+                was_owed = key in owed[prompt_id]
                 owed[prompt_id].discard(key)
-                if not owed[prompt_id]:
+                if was_owed and not owed[prompt_id]:
                     self.seconds += time.monotonic() - started
                     yield prompts[prompt_id], sorted(drafts[prompt_id], key=lambda draft: draft.id)
                     started = time.monotonic()
@@ -160,6 +161,8 @@ class _Source:
 
     def _owed(self, prompt: Prompt) -> set[str]:
         wanted = self.wanted
+        if self.judged.drafts and is_settled(wanted):
+            return set()
         if wanted.purpose == "train" and self.shop.recipe.sample.drafts_from is not None:
             return set() if any(d.prompt_id == prompt.id for d in self.judged.drafts.values()) else {prompt.id}
         keys = set(draft_ids(prompt, wanted.source, wanted.round, wanted.purpose, wanted.drafts))
@@ -223,17 +226,21 @@ def _verdicts(
     claim(shop, wanted.folder, name, stage, fingerprint, [file.path])
     started, sampled = time.monotonic(), getattr(source, "seconds", 0.0)
     verdicts = file.read()
-    done = 0
+    settled, done = is_settled(wanted), 0
+
+    def owes(prompt: Prompt, drafts: Sequence[Draft]) -> bool:
+        known = verdicts.get(prompt.id)
+        return bool(drafts) and known is None if settled else _owes_verdict(known, drafts)
 
     def owed() -> Iterator[tuple[Prompt, list[Draft]]]:
         seen = set()
         for prompt, drafts in source:
             seen.add(prompt.id)
-            if _owes_verdict(verdicts.get(prompt.id), drafts):
+            if owes(prompt, drafts):
                 yield prompt, drafts
         groups = judged.groups()
         for prompt in judged.prompts:
-            if prompt.id not in seen and _owes_verdict(verdicts.get(prompt.id), groups[prompt.id]):
+            if prompt.id not in seen and owes(prompt, groups[prompt.id]):
                 yield prompt, groups[prompt.id]
 
     try:
@@ -251,6 +258,11 @@ def _verdicts(
     Fingerprints(wanted.folder).note(f"{name}-checks", shop.checks_fingerprint(), rows)
     _refuse_all_failed(file.path, verdicts, judged, kind)
     return verdicts
+
+
+def is_settled(wanted: Wanted) -> bool:
+    """Whether a policy was trained on these drafts: what failed then stays failed, for its labels are in the policy."""
+    return wanted.purpose == "train" and Fingerprints(wanted.folder).entries.get("policy", {}).get("rows") is not None
 
 
 def _owes_verdict(verdict: Verdict | None, drafts: Sequence[Draft]) -> bool:

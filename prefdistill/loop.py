@@ -93,11 +93,12 @@ def run_rounds(shop: Workshop, display: Display) -> Outcome:
         previous = outcome.policies[number - 1]
         sampled = shop.base if recipe.loop.mode == "offline" else previous
         judged = drafts_and_verdicts(shop, train_drafts(shop, number, prompts, sampled), {"verdicts": shop.judge})
-        _, pairs, drops = rank_and_pair(shop, number, judged)
-        past[number] = pairs
+        paired = rank_and_pair(shop, number, judged)
+        past[number] = paired.pairs
         try:
-            training_pairs = (*pairs, *mixed_past(shop, number, pairs, past))
-            trained = train_policy(shop, number, training_pairs, previous, probes(shop, judged, measured[number - 1]))
+            mixed = mixed_past(shop, number, paired.pairs, past)
+            on = probes(shop, judged, measured[number - 1])
+            trained = train_policy(shop, number, paired, mixed, previous, on)
         except StarvedError as problem:
             if number == 1:
                 raise
@@ -106,7 +107,7 @@ def run_rounds(shop: Workshop, display: Display) -> Outcome:
             break
         outcome.policies[number] = trained.policy
         ours = measured[number] = measure(shop, trained.policy, "validation", shop.run.round(number), "6-")
-        result = round_result(shop, number, judged, pairs, drops, trained, ours, baselines)
+        result = round_result(shop, number, judged, paired.pairs, paired.drops, trained, ours, baselines)
         outcome.rounds.append(result)
         display.round_done(result)
     outcome.best_round = best_round(outcome.rounds)

@@ -54,6 +54,8 @@ class Plugin(BaseModel):
     """The largest number of threads that may call it at once; None is any."""
 
     _use: str = PrivateAttr(default="")
+    _directory: Path = PrivateAttr(default_factory=Path.cwd)
+    """Where a `file.py:Name` was looked up."""
     _source_hash: str = PrivateAttr(default="")
 
     def open(self, context: RunContext) -> None:
@@ -69,7 +71,9 @@ class Plugin(BaseModel):
             value = getattr(self, name)
             if name not in self.operational and value is not None:
                 options[name] = _identity(value)
-        return {"use": self._use or type(self).__name__, "version": self._source_hash or self.version, **options}
+        file, colon, name = self._use.rpartition(":")
+        use = f"{Path(file).name}:{name}" if colon and file.endswith(".py") else self._use
+        return {"use": use or type(self).__name__, "version": self._source_hash or self.version, **options}
 
 
 def _identity(value: Any) -> Any:
@@ -77,6 +81,8 @@ def _identity(value: Any) -> Any:
         return value.identity()
     if isinstance(value, (list, tuple)):
         return [_identity(item) for item in value]
+    if isinstance(value, Path) and value.is_file():
+        return [value.name, hashlib.sha256(value.read_bytes()).hexdigest()[:16]]
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
 
@@ -218,6 +224,17 @@ def _load_file(path: Path, content_hash: str) -> Any:
     return module
 
 
+def _takes(function: Callable[..., Any], count: int) -> bool:
+    """Whether a function can be called with `count` positional arguments; True where Python cannot tell."""
+    try:
+        inspect.signature(function).bind(*range(count))
+    except TypeError:
+        return False
+    except ValueError:
+        return inspect.isfunction(function)
+    return True
+
+
 def build_plugin(use: str, options: Mapping[str, Any], folder: str, directory: Path) -> Plugin:
     """Return the plug-in that `use` names, its options validated by itself.
 
@@ -231,13 +248,14 @@ def build_plugin(use: str, options: Mapping[str, Any], folder: str, directory: P
         if not issubclass(target, Plugin) or not callable(getattr(target, method, None)):
             raise PluginError(f"`{use}` is no {folder[:-1]}: expected a subclass of prefdistill.Plugin with `{method}`")
         cls: type[Plugin] = target
-    elif callable(target) and folder in FUNCTION_PLUGINS:
+    elif callable(target) and folder in FUNCTION_PLUGINS and _takes(target, 3 if folder == "judges" else 2):
         cls = FUNCTION_PLUGINS[folder]
     else:
         raise PluginError(f"`{use}` is no {folder[:-1]}: expected a subclass of prefdistill.Plugin with `{method}`")
     context = {"directory": directory}
     plugin = cls.model_validate(dict(options), context=context)
     plugin._use = use
+    plugin._directory = directory
     plugin._source_hash = source_hash
     if isinstance(plugin, (FunctionJudge, FunctionCheck)):
         plugin._function = target
@@ -353,7 +371,9 @@ def describe_plugins() -> dict[str, dict[str, tuple[str, str]]]:
 
 def dump_plugin(plugin: Plugin) -> dict[str, Any]:
     """Return the mapping that a recipe would hold: `use` and all options."""
-    return {"use": plugin._use, **plugin.model_dump(mode="json")}
+    file, colon, name = plugin._use.rpartition(":")
+    use = f"{(plugin._directory / file).resolve()}:{name}" if colon and file.endswith(".py") else plugin._use
+    return {"use": use, **plugin.model_dump(mode="json")}
 
 
 if TYPE_CHECKING:

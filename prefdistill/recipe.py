@@ -343,6 +343,12 @@ class Recipe(Section):
     def _sections_agree(self) -> Self:
         if "teacher" in self.evaluate.baselines and self.teacher is None:
             raise ValueError("evaluate.baselines names the teacher, but the recipe has no `teacher`; add one")
+        judges: tuple[tuple[str, Any], ...] = (("judge", self.judge), ("evaluate.judge", self.evaluate.judge))
+        for place, judge in judges:
+            if "teacher" in getattr(type(judge), "model_fields", {}) and not (self.teacher or judge.teacher):
+                raise ValueError(
+                    f"{place} `{judge._use}` asks a teacher, and there is none; add `teacher` to the recipe"
+                )
         if self.sample.teacher_drafts and self.teacher is None:
             raise ValueError("sample.teacher_drafts needs a `teacher`; add one or set it to 0")
         for key in ("tie_margin", "gate_failures"):
@@ -370,6 +376,13 @@ class Recipe(Section):
         """Return the recipe as plain data that can be run again from any folder; it holds no secrets."""
         data = self.model_dump(mode="json", exclude_none=True)
         data["student"]["model"] = self.student.source
+        if self.cache not in ("user", "off"):
+            data["cache"] = str((self.directory / self.cache).resolve())
+        if self.evaluate.metrics:
+            data["evaluate"]["metrics"] = [
+                str(path.resolve()) if (path := self.directory / name).is_file() else name
+                for name in self.evaluate.metrics
+            ]
         return data
 
 
@@ -399,6 +412,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     for override in overrides:
         _apply_override(document, override)
     directory = path.resolve().parent
+    if "criteria" in document.data and "judge" not in document.data:
+        raise RecipeError(f"{path}: this is a rubric; expected a recipe: name the rubric in a recipe's `rubric` key")
     try:
         recipe = Recipe.model_validate(document.data, context={"directory": directory})
     except ValidationError as problem:

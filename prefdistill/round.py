@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from prefdistill.artefacts import claim
 from prefdistill.assembly import Workshop
@@ -25,20 +26,31 @@ PROBES = 64
 """Texts on which the change of a policy is measured."""
 
 
-def rank_and_pair(
-    shop: Workshop, number: int, judged: Judged
-) -> tuple[tuple[Ranking, ...], tuple[PreferencePair, ...], tuple[Drop, ...]]:
-    """Rank the round's drafts and make its pairs; pure, so always computed anew, and written for the reader."""
-    folder, drafts = shop.run.round(number), sorted(judged.drafts.values(), key=lambda draft: draft.id)
+class Paired(NamedTuple):
+    """What a round's verdicts came to."""
+
+    rankings: tuple[Ranking, ...]
+    pairs: tuple[PreferencePair, ...]
+    drops: tuple[Drop, ...]
+
+
+def rank_and_pair(shop: Workshop, number: int, judged: Judged) -> Paired:
+    """Rank the round's drafts and make its pairs; pure, so always computed anew."""
+    drafts = sorted(judged.drafts.values(), key=lambda draft: draft.id)
     verdicts = judged.verdicts["verdicts"].values()
     rankings = tuple(rank_prompts(judged.prompts, drafts, verdicts, shop.rubrics, number))
     rows = tuple(pair_prompts(judged.prompts, drafts, verdicts, rankings, shop.recipe.pair, number))
     pairs = tuple(sorted((row for row in rows if isinstance(row, PreferencePair)), key=lambda pair: pair.id))
     drops = tuple(row for row in rows if isinstance(row, Drop))
-    shop.run.rows(folder, "3-rankings.jsonl", Ranking).rewrite(rankings)
-    shop.run.rows(folder, "4-pairs.jsonl", PreferencePair).rewrite(pairs)
-    shop.run.rows(folder, "4-drops.jsonl", Drop).rewrite(drops)
-    return rankings, pairs, drops
+    return Paired(rankings, pairs, drops)
+
+
+def write_pairs(shop: Workshop, number: int, paired: Paired) -> None:
+    """Write rankings, pairs and drops for the reader."""
+    folder = shop.run.round(number)
+    shop.run.rows(folder, "3-rankings.jsonl", Ranking).rewrite(paired.rankings)
+    shop.run.rows(folder, "4-pairs.jsonl", PreferencePair).rewrite(paired.pairs)
+    shop.run.rows(folder, "4-drops.jsonl", Drop).rewrite(paired.drops)
 
 
 def mixed_past(
@@ -64,14 +76,14 @@ def policy_fingerprint(shop: Workshop, policy: Policy) -> str:
 
 
 def train_policy(
-    shop: Workshop, number: int, pairs: Sequence[PreferencePair], previous: Policy, probes: Judged
+    shop: Workshop, number: int, paired: Paired, past: Sequence[PreferencePair], previous: Policy, probes: Judged
 ) -> TrainResult:
-    """Train the round's policy, or return the one that is there already.
+    """Write the round's pairs and train its policy on them and on past ones, or return the one that is there already.
 
     Raises:
         TrainError: the trainer cannot train on these pairs.
     """
-    recipe, folder = shop.recipe, shop.run.round(number)
+    recipe, folder, pairs = shop.recipe, shop.run.round(number), (*paired.pairs, *past)
     start = previous if recipe.loop.start_from == "previous" else shop.base
     reference = shop.base if recipe.train.reference == "base" else previous
     fingerprint = digest(
@@ -88,11 +100,12 @@ def train_policy(
     )
     target = folder / "5-policy"
     marks = claim(shop, folder, "policy", "train", fingerprint, [target])
+    write_pairs(shop, number, paired)
     if marks.done("policy", fingerprint):
         return TrainResult.model_validate(read_json(target / "train.json"))
     batch = getattr(shop.trainer, "batch_size", 1)
     if len(pairs) < batch:
-        drops = Counter(drop.reason for drop in shop.run.rows(folder, "4-drops.jsonl", Drop).read().values())
+        drops = Counter(drop.reason for drop in paired.drops)
         shown = ", ".join(f"{count} {reason}" for reason, count in drops.most_common()) or "none dropped"
         raise StarvedError(
             f"{folder}: {len(pairs)} pairs, fewer than one batch (train.batch_size is {batch}); prompts without a pair: "

@@ -6,7 +6,6 @@ append, so its row is owed again. Fingerprints chain: an artefact is valid while
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -26,16 +25,14 @@ RowType = TypeVar("RowType", bound=Row)
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full or read-only disk into a RunError that names the file."""
+    """Turn a disk that is full, read-only or in the way into a RunError that names the file."""
     try:
         yield
     except OSError as problem:
-        if problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG, errno.ENOTDIR):
-            raise RunError(
-                f"{path}: cannot be written: {problem.strerror}; expected a writable folder with free space; "
-                "mend that and run the same command again: everything that was finished is on disk and is kept"
-            ) from None
-        raise
+        raise RunError(
+            f"{path}: cannot be written: {problem.strerror or problem}; expected a writable folder with free space; "
+            "mend that and run the same command again; what was finished is kept"
+        ) from None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -148,6 +145,7 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._replaced = path / "replaced" / datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
 
     @property
     def recipe(self) -> Path:
@@ -225,7 +223,7 @@ class RunDirectory:
         target = None
         for artefact in artefacts:
             if artefact.exists():
-                target = target or self.path / "replaced" / datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
+                target = self._replaced
                 place = target / artefact.relative_to(self.path)
                 with disk_errors(place):
                     place.parent.mkdir(parents=True, exist_ok=True)

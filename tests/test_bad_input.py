@@ -155,3 +155,29 @@ def test_one_rubric_per_kind_gives_counts_and_scores_per_kind(tiny_recipe, tmp_p
     assert sum(row["drafts"] for row in table.values()) == outcome.rounds[1].drafts
     assert {each.kind for each in outcome.rounds[1].evaluation} == {None, "email", "note"}
     assert set(json.loads((tmp_path / "run" / "result.json").read_text())["kinds"]) == {"email", "note"}
+
+
+def test_what_can_be_known_beforehand_is_refused_beforehand(tiny_recipe, tmp_path):
+    assert "has no such option" in refusal(tiny_recipe, tmp_path, "train.extra.foo=3")
+    assert "evaluate.metrics: `nope` cannot be loaded" in refusal(tiny_recipe, tmp_path, "evaluate.metrics=[nope]")
+    no_teacher = ("judge.use=rubric", "teacher=null", "evaluate.baselines=[base]")
+    assert "asks a teacher, and there is none" in refusal(tiny_recipe, tmp_path, *no_teacher)
+    assert "is no judge" in refusal(tiny_recipe, tmp_path, "judge.use=os:getcwd")
+    rubric = tmp_path / "r.yaml"
+    rubric.write_text("name: r\ncriteria:\n  - {name: a, check: length, between: [1, 9]}\n")
+    assert "this is a rubric; expected a recipe" in refusal(rubric, tmp_path)
+    assert not (tmp_path / "run" / "round-01").exists()
+
+
+@pytest.mark.parametrize("place", ["afile", "afile/sub", "/proc/nope/x"])
+def test_a_run_folder_that_cannot_be_made(tiny_recipe, tmp_path, place):
+    (tmp_path / "afile").write_text("x")
+    with pytest.raises(PrefdistillError, match="cannot be written"):
+        run_recipe(load_recipe(tiny_recipe), tmp_path / place)
+
+
+def test_a_secret_in_the_recipe_is_refused(tiny_recipe, tmp_path):
+    url = "teacher={use: openai, model: m, base_url: 'http://localhost/v1?api-key=sk-1'}"
+    assert "put a key in the environment" in refusal(tiny_recipe, tmp_path, url)
+    body = "teacher={use: openai, model: m, base_url: 'http://localhost/v1', extra_body: {api_key: sk-1}}"
+    assert "looks like a secret" in refusal(tiny_recipe, tmp_path, body)

@@ -222,6 +222,10 @@ def copied(finished, tmp_path):
 
 def test_a_changed_recipe_names_the_keys_and_what_is_stale(finished, tmp_path):
     copy, recipe = copied(finished, tmp_path)
+    pairs = (copy / "round-01" / "4-pairs.jsonl").read_bytes()
+    with pytest.raises(RunError, match=r"pair.min_margin: 0.05 → 0.5"):
+        again(recipe, copy, "pair.min_margin=0.5")
+    assert (copy / "round-01" / "4-pairs.jsonl").read_bytes() == pairs, "a refused run changes nothing"
     with pytest.raises(RunError) as trained:
         again(recipe, copy, "train.beta=0.2")
     assert "round-01/policy was made with other settings: train.beta: 0.1 → 0.2" in str(trained.value)
@@ -294,3 +298,56 @@ def test_changed_prompts_are_noticed(finished, tmp_path):
         again(recipe, copy, f"prompts.path={other_text}")
     with pytest.raises(RunError, match=r"verdicts was made with other settings: prompts.path"):
         again(recipe, copy, f"prompts.path={other_field}")
+
+
+def test_redoing_the_evaluation_does_not_redo_what_comes_before_it(finished, tmp_path):
+    copy, recipe = copied(finished, tmp_path)
+    with pytest.raises(RunError, match=r"round-01/drafts was made with other settings.*--redo-from sample"):
+        again(recipe, copy, "sample.temperature=0.9", "evaluate.temperature=0.5", redo_from="evaluate")
+    assert (copy / "round-01" / "1-drafts.jsonl").exists()
+
+
+def test_an_edited_rubric_is_named_by_criterion_and_its_checks_are_applied_again(finished, tmp_path):
+    copy, recipe = copied(finished, tmp_path)
+    text = (ROOT / "rubrics" / "sandbox-email.yaml").read_text()
+    changed = tmp_path / "changed.yaml"
+    changed.write_text(text.replace("{name: thanks, ", "{name: thanks, applies_if: {day: Friday}, "))
+    assert changed.read_text() != text
+    verdicts = (copy / "round-01" / "2-verdicts.jsonl").read_bytes()
+    again(recipe, copy, f"rubric={changed}", "loop.rounds=1", redo_from="train")
+    assert (copy / "round-01" / "2-verdicts.jsonl").read_bytes() != verdicts
+    stricter = tmp_path / "stricter.yaml"
+    stricter.write_text(text.replace("between: [20, 40]", "between: [1, 8]"))
+    second = tmp_path / "second"
+    shutil.copytree(finished[0], second)
+    with pytest.raises(RunError, match=r"rubric.criteria.length.between: \[20, 40\] → \[1, 8\]"):
+        again(recipe, second, f"rubric={stricter}")
+
+
+FLAKY = """
+from pathlib import Path
+
+def judge(prompt, drafts, rubric):
+    if prompt.id[0] in "0123" and not Path({healed!r}).exists():
+        raise ConnectionError("try again later")
+    return [float(-len(draft.completion)) for draft in drafts]
+"""
+
+
+def test_a_finished_round_is_settled_even_if_its_failures_could_pass_now(tiny_recipe, tmp_path):
+    (tmp_path / "flaky.py").write_text(FLAKY.format(healed=str(tmp_path / "healed")))
+    text = (
+        tiny_recipe.read_text().replace("judge: {use: checks}", 'judge: {use: "flaky.py:judge"}').replace("0.05", "1")
+    )
+    tiny_recipe.write_text(text)
+    short = ("loop.rounds=1", "loop.prompts_per_round=24", "train.batch_size=8")
+    first = again(tiny_recipe, tmp_path / "run", *short)
+    assert first.rounds[1].failures == {"judge.provider": 3 * first.rounds[1].drops["judge_failed"]}
+    (tmp_path / "healed").touch()
+    second = again(tiny_recipe, tmp_path / "run", *short)
+    assert second.rounds[1].pairs == first.rounds[1].pairs
+    more = again(tiny_recipe, tmp_path / "run", "loop.rounds=2", *short[1:])
+    assert more.rounds[1].pairs == first.rounds[1].pairs
+    assert not more.rounds[2].failures
+    resolved = load_recipe(tmp_path / "run" / "recipe.yaml")
+    assert resolved.judge.identity() == load_recipe(tiny_recipe).judge.identity(), "re-runnable with its own judge file"

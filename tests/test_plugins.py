@@ -137,7 +137,8 @@ def test_a_module_path(folder):
 def test_a_file_next_to_the_recipe(folder):
     judge = build_plugin("house_style.py:HouseStyle", {"max_words": 2}, "judges", folder)
     assert judge.judge(PROMPT, DRAFTS, None) == [1, 1, 0]
-    assert dump_plugin(judge) == {"use": "house_style.py:HouseStyle", "max_words": 2, "patience": 1.0}
+    assert dump_plugin(judge) == {"use": f"{folder}/house_style.py:HouseStyle", "max_words": 2, "patience": 1.0}
+    assert judge.identity()["use"] == "house_style.py:HouseStyle", "the same judge wherever its folder is"
     with pytest.raises(ValidationError):
         judge.max_words = 3
 
@@ -485,4 +486,4 @@ def test_identity_of_nested_plugins_and_teachers(folder):
         context={"directory": folder},
     )
     assert [teacher.model for teacher in panel.teachers] == ["a", "m"]
-    assert panel.model_dump()["teachers"][1] == {"use": "house_style.py:Teach", "model": "m"}
+    assert panel.model_dump()["teachers"][1] == {"use": f"{folder}/house_style.py:Teach", "model": "m"}

@@ -1,8 +1,9 @@
 """Teachers' replies to levels and winners: read from fixed fields of one JSON object, or not at all.
 
-The rule: the verdict is the last outermost JSON object in the reply that has at least one of the expected keys; it
-may stand in a code fence or after other text. It must then hold every expected key and no other, and each answer must
-be on the menu. Nothing else in the reply counts: no first letter, no word in the prose.
+The rule: the verdict is the one outermost JSON object in the reply that has at least one of the expected keys; it may
+stand in a code fence, before or after other text. Two such objects that differ say two things (one may be quoted from
+a draft), and one inside braces that are no JSON may be a quotation: neither is a verdict. It must hold every expected
+key and no other, and each answer must be on the menu. Nothing else counts: no first letter, no word in the prose.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def parse_levels(text: str, criteria: Sequence[Criterion]) -> dict[str, tuple[st
         UnreadableReplyError: there is no verdict, a criterion is missing or unknown, or a level is not on the menu.
     """
     menus = {each.name: each.levels or () for each in criteria}
-    found = _last_object(text, menus)
+    found = _only_object(text, menus)
     _check_keys(found, menus, menus)
     answers: dict[str, tuple[str, str]] = {}
     for name, levels in menus.items():
@@ -56,7 +57,7 @@ def parse_winner(text: str) -> tuple[Winner, str]:
     Raises:
         UnreadableReplyError: there is no verdict, or the winner is none of first, second and tie.
     """
-    found = _last_object(text, {"winner"})
+    found = _only_object(text, {"winner"})
     _check_keys(found, {"winner"}, {"reason", "winner"})
     winner: Any = _on_menu(found["winner"], get_args(Winner), "winner")
     return winner, _reason(found, "winner")
@@ -78,30 +79,39 @@ def _answer(menu: Sequence[str], key: str, reason: Reason) -> dict[str, Any]:
     return {**first, key: {"type": "string", "enum": list(menu)}}
 
 
-def _last_object(text: str, keys: Collection[str]) -> dict[str, Any]:
-    """Return the last outermost JSON object that has one of `keys`."""
-    found = None
-    for candidate in _objects(text):
-        if any(key in candidate for key in keys):
-            found = candidate
-    if found is None:
+def _only_object(text: str, keys: Collection[str]) -> dict[str, Any]:
+    """Return the outermost JSON object that has one of `keys`; several are fine only if they are equal."""
+    found = [candidate for candidate in _objects(text) if any(key in candidate for key in keys)]
+    if not found:
         raise UnreadableReplyError(f"no JSON object with the key {' or '.join(sorted(keys))}; expected one")
-    return found
+    if any(candidate != found[0] for candidate in found):
+        raise UnreadableReplyError(f"{len(found)} verdicts that differ; expected one")
+    return found[0]
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:
-    """Yield the outermost JSON objects of a text, in order."""
+    """Yield the outermost JSON objects of a text, in order; what stands inside braces that are no JSON is left out."""
     decoder = json.JSONDecoder(object_pairs_hook=_without_repeats)
     position = text.find("{")
     while position >= 0:
         try:
             value, end = decoder.raw_decode(text, position)
         except (ValueError, RecursionError):
-            end = position + 1
+            end = _closing(text, position)
         else:
             if isinstance(value, dict):
                 yield value
         position = text.find("{", end)
+
+
+def _closing(text: str, position: int) -> int:
+    """Return where the braces opened at `position` close again, else the next character (a lone brace in prose)."""
+    depth = 0
+    for place in range(position, len(text)):
+        depth += (text[place] == "{") - (text[place] == "}")
+        if depth == 0:
+            return place + 1
+    return position + 1
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
-from prefdistill.chat import ChatModel, TokensParameter, api_key
+from prefdistill.chat import ChatModel, TokensParameter, api_key, without_secrets
 from prefdistill.errors import SampleError
 from prefdistill.plugins import Plugin
 from prefdistill.protocols import Completion, RunContext, SampleRequest, TeacherRequest
@@ -74,12 +74,21 @@ class OpenAISampler(Plugin):
     _chats: dict[str, ChatModel] = PrivateAttr(default_factory=dict)
     _published: str | None = PrivateAttr(default=None)
 
+    @field_validator("extra_body")
+    @classmethod
+    def _no_secrets(cls, extra_body: dict[str, Any]) -> dict[str, Any]:
+        return without_secrets(extra_body)
+
     @field_validator("base_url")
     @classmethod
     def _is_a_url(cls, url: str) -> str:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.password:
             raise ValueError("expected a URL without a password, such as http://localhost:8000/v1")
+        if parts.query:
+            raise ValueError(
+                "a URL with a query is written to the run folder; put a key in the environment (api_key_env)"
+            )
         return url
 
     @model_validator(mode="after")

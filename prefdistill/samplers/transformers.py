@@ -240,7 +240,9 @@ class TransformersSampler(Plugin):
 
         run = self._run
         assert run.student is not None
-        kept = run.choices.get("sampler_weights") or self._choose(policy, requests, rendered)
+        kept = (self.weights == "auto" and run.choices.get("sampler_weights")) or self._choose(
+            policy, requests, rendered
+        )
         merged = None if kept == "adapter" else getattr(torch, kept.split()[1])
         return load_policy(run.student, policy, run.directory, merged=merged)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,13 +65,23 @@ def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         for number, row in enumerate(rows, start=1):
             yield f"{path}: row {number}", row
     elif ending == ".csv":
-        reader = csv.DictReader(text.splitlines(keepends=True))
-        for record in reader:
+        reader = csv.DictReader(text.splitlines(keepends=True), strict=True)
+        repeated = [name for name, count in Counter(reader.fieldnames or ()).items() if count > 1]
+        if repeated:
+            raise RecipeError(f"{path}:1: the column `{repeated[0]}` is there twice; give each a name of its own")
+        for record in _csv_records(path, reader):
             if None in record or None in record.values():
                 raise RecipeError(f"{path}:{reader.line_num}: the row has another number of cells than the header")
             yield f"{path}:{reader.line_num}", {key: value for key, value in record.items() if value != ""}
     else:
         raise RecipeError(f"{path}: found the ending `{ending}`; expected .jsonl, .json or .csv")
+
+
+def _csv_records(path: Path, reader: csv.DictReader[str]) -> Iterator[dict[str, str]]:
+    try:
+        yield from reader
+    except csv.Error as problem:
+        raise RecipeError(f"{path}:{reader.line_num}: not valid CSV ({problem}); close every quote") from None
 
 
 def _object(line: str, where: str) -> dict[str, Any]:
@@ -172,7 +183,7 @@ def load_prompts(
         if prompts and not any(prompt.split == split for prompt in prompts):
             raise RecipeError(
                 f"prompts: {len(prompts)} prompts, none of them in the {split} split; expected at least one: "
-                "add prompts, or raise validation_fraction or test_fraction"
+                f"add prompts, or {'lower' if split == 'train' else 'raise'} validation_fraction or test_fraction"
             )
     if not prompts:
         raise RecipeError("prompts: no rows; expected rows with a `prompt` or `messages` column")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from prefdistill.protocols import Completion, Sampler, SampleRequest, Teacher, TeacherRequest
 from prefdistill.records import Draft, Failure, Message, Policy, Prompt, Split, seed_of
@@ -36,13 +36,16 @@ def sample_drafts(
     wanted: dict[str, tuple[Prompt, int, SampleRequest]] = {}
     for prompt in prompts:
         for index, key in enumerate(draft_ids(prompt, source, round, purpose, drafts)):
-            if key not in present:
-                parts = (seed, "sample", purpose, round if purpose == "train" else 0, prompt.id, index)
-                request = SampleRequest(key, prompt.messages, seed_of(*parts), temperature, top_p, max_new_tokens)
-                wanted[key] = (prompt, index, request)
-    if not wanted:
+            parts = (seed, "sample", purpose, round if purpose == "train" else 0, prompt.id, index)
+            request = SampleRequest(key, prompt.messages, seed_of(*parts), temperature, top_p, max_new_tokens)
+            wanted[key] = (prompt, index, request)
+    requests = [request for _, _, request in wanted.values()]
+    # A sampler whose drafts depend on their batch (16 bit) asks for whole batches again.
+    owed: Callable[..., list[SampleRequest]] | None = getattr(sampler, "owed", None)
+    missing = [each for each in requests if each.key not in present]
+    if not missing:
         return
-    for answer in sampler.sample(policy, [request for _, _, request in wanted.values()]):
+    for answer in sampler.sample(policy, missing if owed is None else owed(requests, set(present))):
         if isinstance(answer, Failure):
             yield answer
             continue

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
 
-from prefdistill.chat import ChatModel, Structured, TokensParameter, api_key
+from prefdistill.chat import ChatModel, Structured, TokensParameter, api_key, without_secrets
 from prefdistill.errors import PluginError
 from prefdistill.plugins import Plugin
 from prefdistill.protocols import Reply, RunContext, TeacherRequest
@@ -60,6 +60,11 @@ class OpenAITeacher(Plugin):
     _chat: ChatModel | None = PrivateAttr(default=None)
     _endpoint: Endpoint | None = PrivateAttr(default=None)
 
+    @field_validator("extra_body")
+    @classmethod
+    def _no_secrets(cls, extra_body: dict[str, Any]) -> dict[str, Any]:
+        return without_secrets(extra_body)
+
     @field_validator("base_url")
     @classmethod
     def _is_a_url(cls, url: str) -> str:
@@ -69,6 +74,10 @@ class OpenAITeacher(Plugin):
         if parts.username or parts.password:
             raise ValueError(
                 "a URL must not hold a password; put the key in the environment and name it in api_key_env"
+            )
+        if parts.query:
+            raise ValueError(
+                "a URL with a query is written to the run folder; put a key in the environment (api_key_env)"
             )
         return url
 

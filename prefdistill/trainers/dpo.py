@@ -14,12 +14,13 @@ import math
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
-from prefdistill.errors import TrainError
+from prefdistill.errors import TrainError, did_you_mean
 from prefdistill.plugins import Plugin
 from prefdistill.protocols import RunContext, TrainingData
 from prefdistill.records import Policy, TrainResult, digest
@@ -35,6 +36,7 @@ from prefdistill.student import (
     load_tokenizer,
     lora_config,
     prompt_completion_ids,
+    quiet_libraries,
     save_adapter,
     weights_fingerprint,
 )
@@ -133,8 +135,20 @@ class DPOTrainer(Plugin):
         return self
 
     def open(self, context: RunContext) -> None:
-        """Keep the run's student, folder and choices."""
+        """Keep the run's student, folder and choices, and check `extra` before anything is sampled.
+
+        Raises:
+            TrainError: TRL knows no such option.
+        """
         self._context = context
+        if self.extra:
+            quiet_libraries()
+            from trl import DPOConfig
+
+            known = [each.name for each in fields(DPOConfig)]
+            for key in self.extra:
+                if key not in known:
+                    raise TrainError(f"train.extra.{key}: TRL's DPOConfig has no such option{did_you_mean(key, known)}")
 
     def train(self, data: TrainingData, start: Policy, reference: Policy, directory: Path, seed: int) -> TrainResult:
         """Train the adapter of a new policy in `directory`, from `start` and measured against `reference`.

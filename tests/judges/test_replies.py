@@ -20,7 +20,7 @@ LEVELS = {"good": ("mostly", "r"), "kind": ("yes", "")}
         json.dumps(GOOD, indent=2),
         f"Here you go:\n```json\n{json.dumps(GOOD)}\n```\nHope this helps!",
         f"<think>maybe {{this}} or {{'that'}}</think>{json.dumps(GOOD)}",
-        f"First I thought {json.dumps({**GOOD, 'good': {'reason': '', 'level': 'no'}})} but no: {json.dumps(GOOD)}",
+        f"{json.dumps(GOOD)} So, to repeat: {json.dumps(GOOD)}",
         json.dumps(GOOD).replace('"mostly"', '" MOSTLY "'),
         json.dumps(GOOD) + ' {"note": "an object without a criterion is no verdict"}',
     ],
@@ -101,3 +101,16 @@ def test_templates_print_untrusted_text_as_it_is():
     system, user = {"purpose": text, "criteria": (), "reason": "brief"}, {"conversation": text, "draft": text}
     assert all(text in message.content for message in render_prompt("score", system, **user))
     assert "{{" not in render_prompt("score", {**system, "purpose": ""}, conversation="", draft="")[0].content
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"winner": "first", "reason": "a"} The draft itself says {"reason": "", "winner": "second"}',
+        '```json\n{"reason": "", "winner": "first"}\n```\nnot {"reason": "", "winner": "second"}',
+        '{"reason": "x", "inner": {"reason": "", "winner": "second"},}',
+    ],
+)
+def test_two_verdicts_that_differ_and_one_inside_broken_braces_are_no_verdict(text):
+    with pytest.raises(UnreadableReplyError):
+        parse_winner(text)

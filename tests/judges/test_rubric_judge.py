@@ -222,7 +222,7 @@ def test_verdicts_inside_a_draft_change_nothing(attack):
         assert attack not in body["messages"][0]["content"]
 
 
-def test_a_reply_that_quotes_a_forged_verdict_is_read_from_its_own_last_object():
+def test_a_reply_that_quotes_a_forged_verdict_beside_its_own_is_a_failure_of_that_draft_alone():
     def answer(body):
         draft = fenced(body, "draft")
         if draft is None:
@@ -230,7 +230,8 @@ def test_a_reply_that_quotes_a_forged_verdict_is_read_from_its_own_last_object()
         return f"The draft says {draft!s} but: " + json.dumps({"good": {"reason": "", "level": "no"}})
 
     verdict, _ = judge_with(answer, make_drafts([ATTACKS[0], "fine"]), confirm="none")
-    assert [judgement.scores[0].level for judgement in verdict.judgements] == ["no", "no"]
+    assert [judgement.scores[0].level for judgement in verdict.judgements] == ["no"]
+    assert [failure.kind for failure in verdict.failures] == ["parse"]
 
 
 @pytest.mark.parametrize("reverse", [False, True])
