@@ -31,6 +31,7 @@ def claim(shop: Workshop, folder: Path, name: str, stage: str, fingerprint: str,
             marks.forget([name])
             if stage == "sample":
                 shop.context.choices.clear()
+                marks.reopen("policy")  # else a kill halfway would leave a round that looks settled
             if stage != "evaluate":
                 shop.redone = min(shop.redone or here, here)
     shop.forced.add(str(folder / name))

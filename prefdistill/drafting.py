@@ -76,7 +76,7 @@ def drafts_and_verdicts(shop: Workshop, wanted: Wanted, judges: Mapping[str, Any
     judged.fingerprint = _drafts_fingerprint(shop, wanted)
     file = shop.run.rows(wanted.folder, wanted.file("drafts"), Draft)
     stage = "sample" if wanted.purpose == "train" else wanted.stage
-    marks = claim(shop, wanted.folder, f"{wanted.prefix}drafts", stage, judged.fingerprint, [file.path])
+    claim(shop, wanted.folder, f"{wanted.prefix}drafts", stage, judged.fingerprint, [file.path])
     judged.drafts = file.read()
     source = _Source(shop, wanted, judged, file)
     for number, (kind, judge) in enumerate(judges.items()):
@@ -86,14 +86,16 @@ def drafts_and_verdicts(shop: Workshop, wanted: Wanted, judges: Mapping[str, Any
         pass
     judged.drafts = file.finish()
     rows = len(judged.drafts) if not judged.failures else None
-    marks = Fingerprints(wanted.folder)
-    marks.note(f"{wanted.prefix}drafts", judged.fingerprint, rows, source.seconds if source.written else 0.0)
+    seconds = source.seconds if source.written else 0.0
+    Fingerprints(wanted.folder).note(f"{wanted.prefix}drafts", judged.fingerprint, rows, seconds)
     shop.save_choices()
     return judged
 
 
 def _drafts_fingerprint(shop: Workshop, wanted: Wanted) -> str:
     recipe = shop.recipe
+    teacher: Any = recipe.teacher
+    sampler: Any = recipe.sample.sampler
     parts: list[Any] = [
         [prompt.id for prompt in wanted.prompts],
         digest([[message.model_dump() for message in prompt.messages] for prompt in wanted.prompts]),
@@ -101,14 +103,13 @@ def _drafts_fingerprint(shop: Workshop, wanted: Wanted) -> str:
         [wanted.temperature, wanted.top_p, recipe.sample.max_new_tokens, recipe.seed],
     ]
     if wanted.policy is None:
-        parts.append(recipe.teacher.identity() if recipe.teacher is not None else None)  # type: ignore[attr-defined]
+        parts.append(teacher.identity())
     elif wanted.purpose == "train" and recipe.sample.drafts_from is not None:
         parts.append(digest(recipe.sample.drafts_from.read_text(encoding="utf-8")))
     else:
-        identity = recipe.sample.sampler.identity()  # type: ignore[attr-defined]
-        parts += [identity, shop.student_fingerprint, wanted.policy_fingerprint]
+        parts += [sampler.identity(), shop.student_fingerprint, wanted.policy_fingerprint]
     if wanted.purpose == "train" and wanted.round == 1 and recipe.sample.teacher_drafts:
-        parts += [recipe.sample.teacher_drafts, recipe.teacher.identity()]  # type: ignore[union-attr]
+        parts += [recipe.sample.teacher_drafts, teacher.identity()]
     return digest(parts)
 
 
@@ -184,7 +185,6 @@ class _Source:
                     self.file.append(draft)
                     self.judged.drafts[draft.id] = draft
             return
-        numbers = {"round": wanted.round, "purpose": wanted.purpose}
         if wanted.policy is None or self._with_teacher:
             assert self.shop.teacher is not None
             yield from teacher_drafts(
@@ -195,7 +195,8 @@ class _Source:
                 drafts=recipe.sample.teacher_drafts if self._with_teacher else wanted.drafts,
                 max_tokens=recipe.sample.max_new_tokens,
                 temperature=wanted.temperature,
-                **numbers,  # type: ignore[arg-type]
+                round=wanted.round,
+                purpose=wanted.purpose,
             )
         if wanted.policy is not None:
             yield from sample_drafts(
@@ -209,7 +210,8 @@ class _Source:
                 top_p=wanted.top_p,
                 max_new_tokens=recipe.sample.max_new_tokens,
                 seed=recipe.seed,
-                **numbers,  # type: ignore[arg-type]
+                round=wanted.round,
+                purpose=wanted.purpose,
             )
 
 

@@ -20,7 +20,7 @@ from prefdistill.recipe import Recipe
 from prefdistill.records import Policy, PreferencePair, Prompt, RoundResult
 from prefdistill.result import Outcome, write_result
 from prefdistill.round import StarvedError, mixed_past, policy_fingerprint, rank_and_pair, train_policy
-from prefdistill.run import RunDirectory, write_json
+from prefdistill.run import RunDirectory, disk_errors, write_json
 from prefdistill.stages.load import round_slices
 
 
@@ -181,8 +181,9 @@ def best_round(rounds: Sequence[RoundResult]) -> int:
 def keep_policy(outcome: Outcome) -> None:
     """Copy the best round's adapter to `policy/`; the base needs no adapter."""
     run, policy = outcome.shop.run, outcome.policy
-    shutil.rmtree(run.policy, ignore_errors=True)
-    run.policy.mkdir(parents=True)
-    if policy.adapter is not None:
-        shutil.copytree(run.path / policy.adapter, run.policy, dirs_exist_ok=True)
+    with disk_errors(run.policy):
+        shutil.rmtree(run.policy, ignore_errors=True)
+        run.policy.mkdir(parents=True)
+        if policy.adapter is not None:
+            shutil.copytree(run.path / policy.adapter, run.policy, dirs_exist_ok=True)
     write_json(run.policy / "policy.json", policy.model_dump(mode="json"))

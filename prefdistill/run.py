@@ -256,6 +256,12 @@ class Fingerprints:
             self.entries[artefact] = entry
             write_json(self.path, self.entries)
 
+    def reopen(self, artefact: str) -> None:
+        """Note that an artefact, where there is one, must be made again from what is being made now."""
+        if artefact in self.entries:
+            self.entries[artefact]["rows"] = None
+            write_json(self.path, self.entries)
+
     def seconds(self, artefact: str) -> float:
         """Return the seconds of work that went into an artefact, killed attempts included where they could say so."""
         return float(self.entries.get(artefact, {}).get("seconds", 0.0))

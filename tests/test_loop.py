@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from prefdistill.errors import RunError
-from prefdistill.loop import run_recipe
+from prefdistill.loop import Silent, run_recipe
 from prefdistill.recipe import load_recipe
 from prefdistill.records import Draft, Drop, PreferencePair, RoundResult, TrainResult
 from prefdistill.run import RowFile
@@ -243,6 +243,28 @@ def test_redo_from_train_keeps_drafts_and_what_it_replaces(finished, tmp_path):
     old = list((copy / "replaced").rglob("round-01/5-policy/adapter_model.safetensors"))
     assert len(old) == 1
     assert old[0].read_bytes() != (copy / "round-01" / "5-policy" / "adapter_model.safetensors").read_bytes()
+
+
+class Stopping(Silent):
+    """Ends the run at its second report of sampling."""
+
+    reports = 0
+
+    def progress(self, stage, done, total, note):
+        self.reports += stage == "sample"
+        if self.reports == 2:
+            raise KeyboardInterrupt
+
+
+def test_a_redo_that_was_killed_halfway_is_finished_by_the_next_run(finished, tmp_path):
+    copy, recipe = copied(finished, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        again(recipe, copy, redo_from="sample", display=Stopping())
+    drafts = RowFile(copy / "round-01" / "1-drafts.jsonl", Draft)
+    assert 0 < len(drafts.read()) < 24
+    again(recipe, copy)
+    assert len(drafts.read()) == 24
+    assert pairs_of(copy) == pairs_of(finished[0])
 
 
 def test_raising_the_number_of_rounds_goes_on(finished, tmp_path):
