@@ -133,6 +133,8 @@ class _Source:
         for prompt_id, keys in owed.items():
             if not keys:
                 yield prompts[prompt_id], drafts[prompt_id]
+        if not any(owed.values()):
+            return
         started = time.monotonic()
         try:
             for item in self._write():
