@@ -78,6 +78,17 @@ class TeacherRequest:
 
 
 @dataclass(frozen=True)
+class Token:
+    """One token of a reply, as the server sampled it."""
+
+    text: str
+    log_prob: float
+    """Natural logarithm; servers give -9999 for a token that a schema forced."""
+    alternatives: tuple[tuple[str, float], ...] = ()
+    """The likeliest tokens at this place with their natural log-probabilities, the sampled one usually among them."""
+
+
+@dataclass(frozen=True)
 class Reply:
     """A teacher's answer, as it came."""
 
@@ -85,8 +96,8 @@ class Reply:
     text: str
     finish_reason: str
     usage: Usage
-    logprobs: tuple[tuple[tuple[str, float], ...], ...] | None = None
-    """Per token its alternatives as (token, natural log-probability); None where the server gave none."""
+    tokens: tuple[Token, ...] | None = None
+    """The reply token by token; None where the server gave no log-probabilities."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +108,10 @@ class TrainingData:
     """Pairs of the current round, then past pairs mixed in."""
     probes: tuple[tuple[tuple[Message, ...], str], ...] = ()
     """Fixed (prompt messages, completion) texts on which the KL of new to old policy is measured."""
+    flip_rate: float | None = None
+    """Share of the round's comparisons whose winner changed with the order shown; None where nothing was compared.
+
+    A trainer that uses it sets `uses_flip_rate = True`, so that the policy's fingerprint covers it."""
 
 
 Progress = Callable[[str, int, int, str], None]

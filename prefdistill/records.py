@@ -25,6 +25,8 @@ SETTLED_KINDS: frozenset[str] = frozenset({"refusal", "empty", "truncated", "par
 """Failures that settle their key; the other kinds are owed again when a run resumes."""
 NOT_ASKED = "not asked"
 """How the reason begins where a criterion was not asked, because the draft fails a gate that costs no call."""
+FORGOTTEN = "(forgotten)"
+"""What stands where a text was removed."""
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -222,7 +224,11 @@ class Preference(Record):
     """Probability that the first shown is better; 0.5 is a tie."""
     judge: str
     member: str | None = None
+    """Which teacher of a panel; None where there is one."""
     repeat: int = Field(default=0, ge=0)
+    """0 is the first time that it was asked in this order."""
+    path: ScorePath = "parsed"
+    """How the probability was obtained."""
     reason: str = ""
     usage: Usage = Usage()
 
@@ -241,6 +247,8 @@ class Failure(Record):
     """The draft id, or `first|second` for a comparison."""
     kind: FailureKind
     message: str
+    member: str | None = None
+    """Which teacher of a panel failed; the others may have answered."""
     reply: str | None = None
     """The raw text, where there was one."""
     usage: Usage = Usage()
@@ -277,6 +285,8 @@ class RankedDraft(Record):
     score: float
     """Score before gates, in the unit of `scale`."""
     scale: Scale
+    strength: Unit | None = None
+    """Mean probability of winning the comparisons that it stood in beside its score; None where there were none."""
     gates: tuple[str, ...] = ()
     """Names of the gates it failed; empty when it passed all."""
 
@@ -337,6 +347,43 @@ class Drop(Row):
 
     def key(self) -> str:
         return self.prompt_id
+
+
+class ForgottenPair(Record):
+    """What is kept of a pair that a finished training used: enough to know that nothing else has changed."""
+
+    id: str
+    round: int = Field(ge=0)
+    """The round whose drafts it was made from."""
+    digest: str
+    """Hash of the whole pair."""
+
+
+class Forgotten(Row):
+    """A prompt whose texts were removed on request: its place in the run, and hashes instead of texts."""
+
+    prompt_id: str
+    split: Split
+    kind: dict[str, str] = {}
+    """The column that chooses its rubric, and its value; empty where one rubric serves all."""
+    messages: str
+    """Hash of its messages, so that what was made from all prompts is known to be made from this one too."""
+    fields: str
+    """Hash of its fields."""
+    pairs: tuple[ForgottenPair, ...] = ()
+    """Its pairs that a finished training used."""
+    flip_rates: dict[int, float] = {}
+    """By round with a finished training: the share of comparisons that flipped, this prompt's among them."""
+    at: str
+    """When it was forgotten, ISO 8601."""
+
+    def key(self) -> str:
+        return self.prompt_id
+
+    def stand_in(self) -> Prompt:
+        """Return what stands in its place among the prompts."""
+        message = Message(role="user", content=FORGOTTEN)
+        return Prompt(id=self.prompt_id, messages=(message,), split=self.split, fields=dict(self.kind), tags=("forgotten",))
 
 
 class TrainResult(Record):

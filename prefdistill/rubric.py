@@ -161,6 +161,10 @@ class Gate(Criterion):
         """Return 1 for the level that passes, else 0."""
         return 1.0 if level.strip().lower() == (self.pass_when or "").strip().lower() else 0.0
 
+    def passes(self, score: float) -> bool:
+        """Whether a score passes: `at_least` for a check; more likely than not, or by most of a panel, where asked."""
+        return score > 0.5 if self.asked else score >= self.at_least
+
 
 class RubricTest(BaseModel):
     """A golden pair: the judge should prefer `better`."""
@@ -266,7 +270,7 @@ class Rubric(BaseModel):
         failed = tuple(
             gate.name
             for gate in self.gates
-            if (score := by_name[gate.name].score) is not None and score < (1.0 if gate.asked else gate.at_least)
+            if (score := by_name[gate.name].score) is not None and not gate.passes(score)
         )
         weighted = [(each.weight, score) for each in self.criteria if (score := by_name[each.name].score) is not None]
         weight = sum(part for part, _ in weighted)

@@ -7,7 +7,7 @@ two drafts that it should compare in both orders, so that what is confirmed is w
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
@@ -15,9 +15,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from prefdistill.errors import RecipeError, RubricError
+from prefdistill.injection import addresses_judge
 from prefdistill.records import (
     CriterionScore,
     Draft,
+    Failure,
     Judgement,
     Preference,
     Prompt,
@@ -28,6 +30,7 @@ from prefdistill.records import (
     seed_of,
 )
 from prefdistill.rubric import COMPLETE, Rubric
+from prefdistill.tournament import win_probabilities
 
 EPSILON = 1e-9
 """Scores are sums of a few weighted fractions; a smaller gap is rounding."""
@@ -55,6 +58,11 @@ class PairOptions(BaseModel):
     """reject: a draft that fails a gate may be the rejected one; drop: it makes no pair."""
     tie_margin: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
     """Scores no further apart than this are tied."""
+    on_disagree: Literal["drop", "tie"] = "drop"
+    """How two drafts are counted whose comparison names another winner in each order: neither makes a pair. The
+    judge's own `on_disagree` goes before."""
+    flagged: Literal["drop", "keep"] = "drop"
+    """drop: a pair with a draft that speaks to the judge (instructions, forged verdicts, markers) is dropped."""
 
     def margin_for(self, scale: Scale) -> float:
         """Return the smallest margin that trains on `scale`.
@@ -78,6 +86,8 @@ class Compared:
 
     shown_first: float
     shown_second: float
+    members: frozenset[str | None] = frozenset()
+    """The members of a panel that answered in both orders."""
 
     @property
     def probability(self) -> float:
@@ -102,22 +112,39 @@ def compare(preferences: Iterable[Preference], a: str, b: str) -> Compared | Non
 
 def compare_texts(preferences: Iterable[Preference], a: tuple[str, ...], b: tuple[str, ...]) -> Compared | None:
     """Return how one text compares with another, each given by the ids of the drafts that have it."""
-    shown = [(each.first_id, each.second_id, each.probability) for each in preferences]
-    first = [probability for one, other, probability in shown if one in a and other in b]
-    second = [1 - probability for one, other, probability in shown if one in b and other in a]
-    return Compared(fmean(first), fmean(second)) if first and second else None
+    first: dict[str | None, list[float]] = defaultdict(list)
+    second: dict[str | None, list[float]] = defaultdict(list)
+    for each in preferences:
+        if each.first_id in a and each.second_id in b:
+            first[each.member].append(each.probability)
+        elif each.first_id in b and each.second_id in a:
+            second[each.member].append(1 - each.probability)
+    members = frozenset(first) & frozenset(second)  # one order alone says as much about the place as about the draft
+    if not members:
+        return None
+    return Compared(
+        fmean(fmean(first[member]) for member in members),
+        fmean(fmean(second[member]) for member in members),
+        members,
+    )
 
 
 def rank_drafts(prompt: Prompt, drafts: Sequence[Draft], verdict: Verdict, rubric: Rubric, round: int) -> Ranking:
     """Rank a prompt's drafts by its verdict; failed and incompletely judged drafts are left out.
 
-    Drafts that fail a gate come after all that pass; equal scores share a rank. Without pointwise judgements the
-    score is the mean probability of winning, a comparison that lacks one of its orders being unknown.
+    Drafts that fail a gate come after all that pass; equal scores share a rank, unless all of them were compared too.
+    Without pointwise judgements the score is the mean probability of winning against every other draft, a comparison
+    that lacks one of its orders being unknown. Where a panel judged, a draft that half of it could not judge is out.
     """
-    failed = {failure.key for failure in verdict.failures}
     judged: dict[str, list[Judgement]] = defaultdict(list)
     for judgement in verdict.judgements:
         judged[judgement.draft_id].append(judgement)
+    failed = {
+        draft.id
+        for draft in drafts
+        if outvoted(verdict.failures, (draft.id,), {each.member for each in judged[draft.id] if each.member})
+    }
+    won = _strengths(drafts, verdict.preferences)
     entries = []
     for draft in drafts:
         if draft.id in failed:
@@ -127,11 +154,62 @@ def rank_drafts(prompt: Prompt, drafts: Sequence[Draft], verdict: Verdict, rubri
         if pointwise:
             entry = _scored(draft, cut, pointwise, prompt, rubric)
         else:
-            rivals = [each.id for each in drafts if each.id != draft.id]
-            entry = _compared(draft, cut, judged[draft.id], rivals, verdict.preferences, rubric)
+            entry = _compared(draft, cut, judged[draft.id], won, rubric)
         if entry is not None:
             entries.append(entry)
-    return Ranking(prompt_id=prompt.id, round=round, entries=_with_ranks(entries))
+    return Ranking(prompt_id=prompt.id, round=round, entries=_with_ranks(_with_strengths(entries, drafts, won)))
+
+
+def outvoted(failures: Iterable[Failure], keys: Collection[str], answered: Collection[str]) -> bool:
+    """Whether what `keys` name is unknown: it failed, or half of a panel or more failed on it.
+
+    Args:
+        answered: the members of the panel that gave an answer.
+    """
+    lost = [failure for failure in failures if failure.key in keys]
+    members = {failure.member for failure in lost if failure.member} - set(answered)
+    if any(failure.member is None for failure in lost):
+        return True
+    return bool(members) and len(members) >= len(answered)
+
+
+def _strengths(drafts: Sequence[Draft], preferences: Sequence[Preference]) -> dict[str, float]:
+    """Return the (estimated) mean probability of winning of each draft that was compared in both orders.
+
+    Comparisons that a gate decided (path `checked`) are wins for certain; the others may be a part of all that there
+    could be, and what is missing is estimated among them.
+    """
+    known = {each.id for each in drafts}
+    settled = {frozenset((each.first_id, each.second_id)) for each in preferences if each.path == "checked"}
+    compared: dict[tuple[str, str], float] = {}
+    wins: dict[str, list[float]] = defaultdict(list)
+    for a, b in sorted({tuple(sorted((each.first_id, each.second_id))) for each in preferences}):
+        found = compare(preferences, a, b) if a in known and b in known else None
+        if found is None:
+            continue
+        if frozenset((a, b)) in settled:
+            wins[a].append(found.probability)
+            wins[b].append(1 - found.probability)
+        else:
+            compared[a, b] = found.probability
+    met = sorted({draft_id for pair in compared for draft_id in pair})
+    for draft_id, share in (win_probabilities(compared, met) if compared else {}).items():
+        wins[draft_id] += [share] * (len(met) - 1)
+    return {draft_id: fmean(shares) for draft_id, shares in wins.items()}
+
+
+def _with_strengths(
+    entries: Sequence[RankedDraft], drafts: Sequence[Draft], won: Mapping[str, float]
+) -> list[RankedDraft]:
+    """Add how scored drafts fared in comparisons, where every text that passes the gates was compared."""
+    texts = {draft.id: draft.completion.strip() for draft in drafts}
+    strength = {texts[draft_id]: share for draft_id, share in won.items()}
+    passing = {texts[each.draft_id] for each in entries if not each.gates}
+    if len(passing) < 3 or not passing <= set(strength) or all(each.scale == "preference" for each in entries):
+        return list(entries)
+    return [
+        each if each.gates else each.model_copy(update={"strength": strength[texts[each.draft_id]]}) for each in entries
+    ]
 
 
 def _scored(
@@ -159,19 +237,13 @@ def _scored(
 
 
 def _compared(
-    draft: Draft,
-    cut: tuple[str, ...],
-    judgements: Sequence[Judgement],
-    rivals: Sequence[str],
-    preferences: Sequence[Preference],
-    rubric: Rubric,
+    draft: Draft, cut: tuple[str, ...], judgements: Sequence[Judgement], won: Mapping[str, float], rubric: Rubric
 ) -> RankedDraft | None:
     """Score a draft by its comparisons; None where none is known in both orders and no gate failed."""
     gates = (*cut, *failed_gates(pool_scores(judgements), rubric))
-    known = [found.probability for rival in rivals if (found := compare(preferences, draft.id, rival))]
-    if not known and not gates:
+    if draft.id not in won and not gates:
         return None
-    return _unranked(draft, fmean(known) if known else 0.0, "preference", gates)
+    return _unranked(draft, won.get(draft.id, 0.0), "preference", gates)
 
 
 def _unranked(draft: Draft, score: float, scale: Scale, gates: tuple[str, ...]) -> RankedDraft:
@@ -180,11 +252,16 @@ def _unranked(draft: Draft, score: float, scale: Scale, gates: tuple[str, ...]) 
 
 def _with_ranks(entries: Iterable[RankedDraft]) -> tuple[RankedDraft, ...]:
     """Order entries best first and number them 1, 1, 3, …"""
-    ordered = sorted(entries, key=lambda each: (bool(each.gates), -each.score, each.draft_id))
+    ordered = sorted(entries, key=lambda each: (bool(each.gates), -each.score, -(each.strength or 0.0), each.draft_id))
     ranked: list[RankedDraft] = []
     for position, entry in enumerate(ordered, start=1):
         last = ranked[-1] if ranked else None
-        shared = last is not None and bool(last.gates) == bool(entry.gates) and abs(last.score - entry.score) <= EPSILON
+        shared = (
+            last is not None
+            and bool(last.gates) == bool(entry.gates)
+            and abs(last.score - entry.score) <= EPSILON
+            and abs((last.strength or 0.0) - (entry.strength or 0.0)) <= EPSILON
+        )
         rank = last.rank if last is not None and shared else position
         ranked.append(entry.model_copy(update={"rank": rank}))
     return tuple(ranked)
@@ -210,9 +287,7 @@ def failed_gates(scores: Iterable[CriterionScore], rubric: Rubric) -> tuple[str,
     """Return the names of the rubric's gates that `scores` fail; a gate without a score is not failed."""
     by_name = {score.criterion: score.score for score in scores}
     return tuple(
-        gate.name
-        for gate in rubric.gates
-        if (score := by_name.get(gate.name)) is not None and score < (1.0 if gate.asked else gate.at_least)
+        gate.name for gate in rubric.gates if (score := by_name.get(gate.name)) is not None and not gate.passes(score)
     )
 
 
@@ -230,15 +305,21 @@ class Contender:
     scale: Scale
     passes: bool
     """Whether it passes every gate; only then can it be chosen."""
+    strength: float | None = None
+    """Mean probability of winning its comparisons; None unless all contenders that pass were compared."""
+    flag: str | None = None
+    """What in it speaks to the judge; its pairs are dropped."""
 
 
 def contenders(
-    ranking: Ranking, drafts: Iterable[Draft], gate_failures: GateFailures = "reject"
+    ranking: Ranking, drafts: Iterable[Draft], gate_failures: GateFailures = "reject", prompt: Prompt | None = None
 ) -> tuple[Contender, ...]:
     """Return the drafts that may stand in a pair: ranked, not cut at the token limit, each text once.
 
-    Their order depends on scores and texts alone, never on the order in which drafts were stored.
+    Their order depends on scores and texts alone, never on the order in which drafts were stored. With `prompt` they
+    are looked through for words to the judge.
     """
+    asked = "" if prompt is None else "\n".join(message.content for message in prompt.messages)
     texts = {draft.id: draft.completion for draft in drafts}
     same: dict[str, list[RankedDraft]] = defaultdict(list)
     for entry in ranking.entries:
@@ -250,21 +331,26 @@ def contenders(
         passes = not any(each.gates for each in entries)
         if passes or gate_failures == "reject":
             score = fmean(each.score for each in entries)
-            found.append(Contender(ids[0], ids, texts[ids[0]], score, entries[0].scale, passes))
+            flag = None if prompt is None else addresses_judge(texts[ids[0]], asked)
+            strength = entries[0].strength
+            found.append(Contender(ids[0], ids, texts[ids[0]], score, entries[0].scale, passes, strength, flag))
     return tuple(sorted(found, key=lambda each: (not each.passes, -each.score, each.text)))
 
 
 def best_of(rivals: Sequence[Contender], tie_margin: float = 0.0) -> Contender | None:
-    """Return the best contender that passes every gate, the shortest where several are at the top."""
+    """Return the best contender that passes every gate; of several at the top the strongest, then the shortest."""
     passing = [each for each in rivals if each.passes]
     if not passing:
         return None
     top = max(each.score for each in passing) - tie_margin - EPSILON
-    return min((each for each in passing if each.score >= top), key=lambda each: (len(each.text), each.text))
+    return min(
+        (each for each in passing if each.score >= top),
+        key=lambda each: (-(each.strength or 0.0), len(each.text), each.text),
+    )
 
 
 def worst_of(rivals: Sequence[Contender], chosen: Contender, tie_margin: float = 0.0) -> Contender | None:
-    """Return the worst contender below `chosen`, the closest in length where several are at the bottom.
+    """Return the worst contender below `chosen`; of several at the bottom the weakest, then the closest in length.
 
     One that fails a gate is worse than any that passes. None where all are tied with `chosen`.
     """
@@ -275,7 +361,7 @@ def worst_of(rivals: Sequence[Contender], chosen: Contender, tie_margin: float =
     bottom = min(each.score for each in tier) + tie_margin + EPSILON
     return min(
         (each for each in tier if each.score <= bottom),
-        key=lambda each: (abs(len(each.text) - len(chosen.text)), each.text),
+        key=lambda each: (each.strength or 0.0, abs(len(each.text) - len(chosen.text)), each.text),
     )
 
 
@@ -296,7 +382,7 @@ def choose_best_worst(
     Above five contenders the rejected one is the worst of a random five of the others, drawn by prompt, round and
     text, so that the judge's confirmation and the pair stage draw the same.
     """
-    rivals = contenders(ranking, drafts, gate_failures)
+    rivals = contenders(ranking, drafts, gate_failures, prompt)
     chosen = best_of(rivals, tie_margin)
     if chosen is None:
         return None

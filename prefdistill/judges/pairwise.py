@@ -1,4 +1,4 @@
-"""Judge `pairwise`: a teacher compares drafts two at a time, every pair in both orders, and gives no scores.
+"""Judge `pairwise`: a teacher compares drafts two at a time, each pair in both orders, and gives no scores.
 
 A draft that fails a checked gate, or was cut at the token limit, loses to any that passes, without a call.
 """
@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from itertools import combinations
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from prefdistill.judges.asking import AskingJudge, Checked, check_texts, text_key
+from prefdistill.judges.asking import AskingJudge, swiss_rounds
+from prefdistill.judges.texts import Checked, check_texts, text_key
+from prefdistill.protocols import Teacher, TeacherRequest
 from prefdistill.records import Draft, Failure, Judgement, Preference, Prompt, Usage, Verdict
 from prefdistill.rubric import Rubric
+from prefdistill.selection import compare as compared_in_both_orders
+from prefdistill.tournament import Scheme, run_scheme
 
 
 class PairwiseJudge(AskingJudge):
@@ -21,15 +24,27 @@ class PairwiseJudge(AskingJudge):
     scores_alone: ClassVar[bool] = False
     """A single draft cannot be scored."""
 
-    scheme: Literal["round_robin", "anchor"] = "round_robin"
-    """round_robin: every draft against every other; anchor: every draft against the first."""
+    scheme: Scheme = "round_robin"
+    """round_robin: every draft against every other; anchor: every draft against the first; swiss: a few rounds in which
+    equals meet, about log2(n) comparisons a draft, the rest estimated."""
 
     def judge(self, prompt: Prompt, drafts: Sequence[Draft], rubric: Rubric) -> Verdict:
-        """Return the preferences between all distinct texts, both orders each."""
+        """Return the preferences between distinct texts that the scheme asks for, both orders each."""
         texts = check_texts(prompt, drafts, rubric)
-        passing = [each for each in texts.values() if not each.failed]
-        preferences, failures = self.compare(prompt, self._pairs(passing), rubric)
-        for winner in passing:
+        passing = {each.draft.id: each for each in texts.values() if not each.failed}
+        preferences: list[Preference] = []
+        failures: list[Failure] = []
+
+        def compare(two: Sequence[tuple[str, str]]) -> dict[tuple[str, str], float | None]:
+            found, lost = self.compare(prompt, [(passing[a], passing[b]) for a, b in two], rubric)
+            preferences.extend(found)
+            failures.extend(lost)
+            known = {(a, b): compared_in_both_orders(found, a, b) for a, b in two}
+            return {ids: None if each is None else each.probability for ids, each in known.items()}
+
+        run_scheme(self.scheme, sorted(passing), compare, rounds=swiss_rounds(len(passing)))
+        self.note_parsed({each.path for each in preferences})
+        for winner in passing.values():
             for loser in texts.values():
                 if loser.failed:
                     preferences += self._settled(winner, loser)
@@ -49,12 +64,17 @@ class PairwiseJudge(AskingJudge):
         messages = self.comparison(prompt, checked, checked, rubric)
         return "\n\n".join(f"[{each.role}]\n{each.content}" for each in messages)
 
-    def _pairs(self, texts: Sequence[Checked]) -> list[tuple[Checked, Checked]]:
-        """Return which texts to compare, whatever order they are stored in."""
-        ordered = sorted(texts, key=lambda each: each.draft.id)
-        if self.scheme == "anchor":
-            return [(ordered[0], each) for each in ordered[1:]]
-        return list(combinations(ordered, 2))
+    def expected_requests(
+        self, prompt: Prompt, drafts: Sequence[Draft], rubric: Rubric
+    ) -> list[tuple[Teacher, TeacherRequest]]:
+        """Return every request that judging this group makes where nothing fails, ties or is in the cache."""
+        count = len(drafts)
+        comparisons = {
+            "round_robin": count * (count - 1) // 2,
+            "anchor": count - 1,
+            "swiss": swiss_rounds(count) * (count // 2),
+        }[self.scheme]
+        return self.expected_comparisons(prompt, drafts, rubric, comparisons)
 
     def _settled(self, winner: Checked, loser: Checked) -> list[Preference]:
         """Return both orders of a comparison that a gate decides."""
@@ -65,7 +85,8 @@ class PairwiseJudge(AskingJudge):
                 first_id=first,
                 second_id=second,
                 probability=1.0 if first == winner.draft.id else 0.0,
-                judge=self._use or type(self).__name__,
+                judge=self.name,
+                path="checked",
                 reason=reason,
             )
             for first, second in (ids, ids[::-1])
@@ -83,9 +104,8 @@ class PairwiseJudge(AskingJudge):
             gates = tuple(checked.scores[gate.name] for gate in rubric.gates if not gate.asked)
             alone = None if draft.id in compared else 0.0 if checked.failed else 0.5
             if gates or alone is not None:
-                judge = self._use or type(self).__name__
                 judgements.append(
-                    Judgement(draft_id=draft.id, judge=judge, scores=gates, value=alone, scale="preference")
+                    Judgement(draft_id=draft.id, judge=self.name, scores=gates, value=alone, scale="preference")
                 )
         return tuple(judgements)
 

@@ -23,6 +23,7 @@ from prefdistill.selection import (
     contenders,
     in_random_order,
     is_below,
+    outvoted,
 )
 
 Reason = Literal[
@@ -39,6 +40,7 @@ Reason = Literal[
     "confirmation_failed",
     "orders_disagree",
     "comparison_contradicts",
+    "addresses_judge",
     "near_duplicate",
     "length_ratio",
 ]
@@ -50,7 +52,8 @@ drafts cut at the token limit left fewer than two. all_failed_gates: none may be
 `gate_failures: drop` left fewer than two. tie: none is better than another. below_margin: better by less than
 `min_margin`. confirmation_failed: a comparison of the two has no readable verdict in one of its orders.
 orders_disagree: the winner changed with the order shown. comparison_contradicts: both orders prefer the draft that
-scored lower. near_duplicate, length_ratio: the filters of `PairOptions`.
+scored lower. addresses_judge: one of the two speaks to the judge. near_duplicate, length_ratio: the filters of
+`PairOptions`.
 """
 REASONS: tuple[str, ...] = get_args(Reason)
 
@@ -95,6 +98,9 @@ def pair_prompt(
     drop: Drop | None = None
     for chosen, rejected in _candidates(prompt, drafts, ranking, options):
         margin, refused, detail = _margin(chosen, rejected, verdict, options)
+        flag = chosen.flag or rejected.flag
+        if flag is not None and options.flagged == "drop":
+            refused, detail = "addresses_judge", flag
         if refused is None:
             refused, detail = _filtered(chosen, rejected, options)
         if refused is None:
@@ -133,7 +139,7 @@ def _candidates(
     if options.strategy == "best_worst":
         selected = choose_best_worst(prompt, drafts, ranking, tie, options.gate_failures)
         return [] if selected is None else [selected]
-    rivals = contenders(ranking, drafts, options.gate_failures)
+    rivals = contenders(ranking, drafts, options.gate_failures, prompt)
     if options.strategy == "all_above_margin":
         both = [(a, b) for a in rivals for b in reversed(rivals) if is_below(b, a, tie)]
         return sorted(both, key=lambda two: (two[1].passes, two[1].score - two[0].score))
@@ -163,9 +169,11 @@ def _margin(
     margin = chosen.score - _counted(rejected)
     two = {frozenset((a, b)) for a in chosen.equal_ids for b in rejected.equal_ids}
     shown = [each for each in verdict.preferences if {each.first_id, each.second_id} in two]
-    failed = any(set(failure.key.split("|")) in two for failure in verdict.failures)
+    keys = {f"{a}|{b}" for pair in two for a in pair for b in pair if a != b}
+    compared = compare_texts(shown, chosen.equal_ids, rejected.equal_ids)
+    answered = {member for member in compared.members if member} if compared is not None else set()
+    failed = outvoted(verdict.failures, keys, answered)
     if rejected.passes and (shown or failed):
-        compared = compare_texts(shown, chosen.equal_ids, rejected.equal_ids)
         if compared is None or failed:
             return margin, "confirmation_failed", "a comparison has no readable verdict in one of its orders"
         orders = f"probabilities {compared.shown_first:.2f} and {compared.shown_second:.2f} in the two orders"
@@ -173,7 +181,7 @@ def _margin(
         if compared.tied or (compared.agree and abs(lead) <= options.tie_margin):
             return margin, "tie", orders
         if not compared.agree:
-            return margin, "orders_disagree", orders
+            return margin, "tie" if options.on_disagree == "tie" else "orders_disagree", orders
         if lead < 0:
             return margin, "comparison_contradicts", orders
         if chosen.scale == "preference":

@@ -213,8 +213,16 @@ def test_verdicts_inside_a_draft_change_nothing(attack):
     """A teacher that follows the rule sees each draft whole, between markers that no draft can forge."""
     rule = judging_by(lambda text: 0.0 if attack in text else 1.0)
     drafts = make_drafts([f"Dear all,\n{attack}\nBye", "Dear all, the meeting is at noon."])
-    verdict, server = judge_with(rule, drafts)
-    assert result(verdict, drafts) == (drafts[1].completion, drafts[0].completion)
+    with Loopback(rule) as server, rubric_judge(server.url) as judge:
+        verdict = judge_group(judge, PROMPT, drafts, RUBRIC)
+        compared = judge_group(judge.comparer(), PROMPT, drafts, RUBRIC)
+    assert [each.scores[0].score for each in verdict.judgements] == [0.0, 1.0]
+    assert {(each.first_id, each.probability) for each in compared.preferences} == {
+        (drafts[0].id, 0.0),
+        (drafts[1].id, 1.0),
+    }
+    assert result(verdict, drafts) == "addresses_judge"
+    assert len(server.requests) == 4
     for body in server.requests:
         content = body["messages"][-1]["content"]
         for mark in re.findall(r"^<((?:draft|first|second)-[0-9a-f]{12})>$", content, flags=re.MULTILINE):
