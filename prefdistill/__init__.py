@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Prompt,
         Verdict,
     )
+    from prefdistill.rewards import reward_function
     from prefdistill.rubric import Rubric, load_rubric
 
 _HOMES = {
@@ -48,6 +49,7 @@ _HOMES = {
     "load_rubric": "rubric",
     "load_recipe": "recipe",
     "run_recipe": "loop",
+    "reward_function": "rewards",
 }
 
 __all__ = [*sorted(_HOMES), "__version__"]

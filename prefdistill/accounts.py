@@ -9,6 +9,8 @@ from statistics import fmean
 from prefdistill.assembly import Workshop
 from prefdistill.drafting import Judged
 from prefdistill.evaluation import Measured, evaluate, mean_score
+from prefdistill.injection import addresses_judge
+from prefdistill.metrics.flips import flip_rate
 from prefdistill.records import (
     Drop,
     EvaluationResult,
@@ -30,11 +32,16 @@ def round_zero(shop: Workshop, baselines: Mapping[str, Measured]) -> RoundResult
     if others:
         evaluation, _ = evaluate(shop, shop.base, "validation", base, others, shop.run.baselines, "base-validation-")
     marks = Fingerprints(shop.run.baselines)
+    failures = [
+        *base.judged.failures,
+        *(f for each in base.judged.verdicts.values() for verdict in each.values() for f in verdict.failures),
+    ]
     result = RoundResult(
         round=0,
         drafts=0,
         judged=0,
-        failed=len(base.judged.failures),
+        failed=len(failures),
+        failures=dict(Counter(f"{failure.stage}.{failure.kind}" for failure in failures)),
         pairs=0,
         evaluation=evaluation,
         **_measured_scores(base, baselines),
@@ -69,7 +76,7 @@ def round_result(
         failures=dict(Counter(f"{failure.stage}.{failure.kind}" for failure in failures)),
         pairs=len(pairs),
         drops=dict(Counter(drop.reason for drop in drops)),
-        counts=_counts(judged, pairs),
+        counts={**_counts(judged, pairs), **_judging_counts(judged)},
         kinds=_kinds(shop, judged, verdicts, pairs, drops, ours),
         train=trained,
         evaluation=evaluation,
@@ -129,6 +136,21 @@ def _counts(judged: Judged, pairs: Sequence[PreferencePair]) -> dict[str, float]
         counts["mean_margin"] = fmean(pair.margin for pair in pairs)
         counts["chosen_longer_share"] = fmean(len(pair.chosen.split()) > len(pair.rejected.split()) for pair in pairs)
     return counts
+
+
+def _judging_counts(judged: Judged) -> dict[str, float]:
+    """Return how scores and comparisons were obtained, how often the order decided, and drafts that address the judge."""
+    verdicts, prompts = judged.verdicts["verdicts"].values(), {prompt.id: prompt for prompt in judged.prompts}
+    scores = [score for verdict in verdicts for each in verdict.judgements for score in each.scores if score.applies]
+    compared = [each for verdict in verdicts for each in verdict.preferences if each.path != "checked"]
+    asked = {key: "\n".join(message.content for message in prompt.messages) for key, prompt in prompts.items()}
+    counts: dict[str, float] = {f"path_{path}": count for path, count in Counter(each.path for each in scores).items()}
+    counts |= {f"compared_{path}": count for path, count in Counter(each.path for each in compared).items()}
+    counts["flagged"] = sum(
+        addresses_judge(draft.completion, asked[draft.prompt_id]) is not None for draft in judged.drafts.values()
+    )
+    rate = flip_rate(verdicts)
+    return counts if rate is None else {**counts, "flip_rate": rate}
 
 
 def _kinds(

@@ -9,23 +9,27 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from prefdistill.batches import UNWANTED
 from prefdistill.errors import RecipeError, RunError
 from prefdistill.metrics.further import load_metric
 from prefdistill.plugins import Plugin, check_identity
 from prefdistill.protocols import Judge, Progress, RunContext, Sampler, Teacher, Trainer, no_progress
 from prefdistill.recipe import Recipe, differing_keys, operational_keys
-from prefdistill.records import Policy, Prompt, digest
+from prefdistill.records import Forgotten, Policy, Prompt, Split, digest
 from prefdistill.rubric import Rubric, RubricSet
 from prefdistill.run import RunDirectory, read_json, write_json, write_text
 from prefdistill.stages.load import SPLITS, Loaded, check_fields, load_prompts, read_dataset, read_rows
+
+if TYPE_CHECKING:
+    from prefdistill.requests import RequestLayer
 
 PACKAGES = ("prefdistill", "torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "openai", "accelerate")
 
@@ -49,6 +53,10 @@ class Workshop:
     """Round and stage of the earliest artefact set aside in this process; what comes after it may be too."""
     changed: list[str] = field(default_factory=list)
     """Recipe keys that differ from the run's own recipe."""
+    forgotten: dict[str, Forgotten] = field(default_factory=dict)
+    """By prompt id: prompts whose texts were removed on request; nothing is drafted or asked for them."""
+    batches: bool = True
+    """Whether teachers with `batch: true` are asked in batches; a preview does not wait for them."""
 
     @property
     def sampler(self) -> Sampler:
@@ -82,16 +90,38 @@ class Workshop:
 
     def limited(self, split: str) -> tuple[Prompt, ...]:
         """Return the validation or test prompts that are evaluated."""
-        prompts = self.prompts.of("validation" if split == "validation" else "test")
-        limit = getattr(self.recipe.prompts, f"{split}_limit")
-        return prompts if limit is None else tuple(sorted(prompts, key=lambda prompt: digest(prompt.id)))[:limit]
+        return limited_prompts(self.recipe, self.prompts, "validation" if split == "validation" else "test")
+
+    def messages_digest(self, prompt: Prompt) -> str:
+        """Return the hash of a prompt's messages, of those it had where it was forgotten."""
+        gone = self.forgotten.get(prompt.id)
+        return messages_digest(prompt) if gone is None else gone.messages
+
+    def fields_digest(self, prompt: Prompt) -> str:
+        """Return the hash of a prompt's fields, of those it had where it was forgotten."""
+        gone = self.forgotten.get(prompt.id)
+        return digest(prompt.fields) if gone is None else gone.fields
+
+    def forgotten_pairs(self, number: int) -> dict[str, str]:
+        """Return the forgotten pairs of a round that a finished training used: id to hash."""
+        pairs = [pair for gone in self.forgotten.values() for pair in gone.pairs]
+        return {pair.id: pair.digest for pair in pairs if pair.round == number}
+
+    def trained_flip_rate(self, number: int, now: float | None) -> float | None:
+        """Return the flip rate that a round's finished training was given; `now` where nothing was forgotten since."""
+        rates = [gone.flip_rates[number] for gone in self.forgotten.values() if number in gone.flip_rates]
+        return rates[0] if rates else now
 
     def judge_fingerprint(self, judge: Any) -> str:
         """Return the hash of what a judge's paid replies depend on, beside the drafts."""
         teacher: Any = self.recipe.teacher
-        inherits = "teacher" in type(judge).model_fields and judge.teacher is None and teacher is not None
+        asks = "teacher" in type(judge).model_fields and not getattr(judge, "brings_teacher", False)
+        inherits = asks and judge.teacher is None and not getattr(judge, "panel", ()) and teacher is not None
         asked = {key: each for key, each in teacher.identity().items() if key != "system"} if inherits else None
-        return digest([judge.identity(), asked, self.rubrics.column, self.rubrics.asked_fingerprint()])
+        shown = getattr(judge, "golden_examples", 0) and [
+            test.model_dump(mode="json") for rubric in self.rubrics.rubrics.values() for test in rubric.tests
+        ]
+        return digest([judge.identity(), asked, shown, self.rubrics.column, self.rubrics.asked_fingerprint()])
 
     def checks_fingerprint(self) -> str:
         """Return the hash of the rubrics' checked half, which costs nothing to apply again."""
@@ -113,8 +143,31 @@ class Workshop:
             write_json(self.run.manifest, {**manifest, "choices": self.context.choices})
 
 
-def load_recipe_prompts(recipe: Recipe) -> tuple[Loaded, list[str]]:
-    """Load the recipe's prompts and check the rubric's fields against them; return them and what a user should know."""
+def limited_prompts(recipe: Recipe, prompts: Loaded, split: Split) -> tuple[Prompt, ...]:
+    """Return the validation or test prompts that are evaluated."""
+    found, limit = prompts.of(split), getattr(recipe.prompts, f"{split}_limit")
+    return found if limit is None else tuple(sorted(found, key=lambda prompt: digest(prompt.id)))[:limit]
+
+
+def messages_digest(prompt: Prompt) -> str:
+    """Return the hash of a prompt's messages."""
+    return digest([message.model_dump() for message in prompt.messages])
+
+
+def without_forgotten(loaded: Loaded, forgotten: Mapping[str, Forgotten]) -> tuple[Loaded, list[str]]:
+    """Put stand-ins in the places of forgotten prompts, whether the prompts file still has them or not."""
+    if not forgotten:
+        return loaded, []
+    kept = {prompt.id: prompt for prompt in loaded.prompts}
+    kept |= {prompt_id: gone.stand_in() for prompt_id, gone in forgotten.items()}
+    near = tuple(two for two in loaded.near_duplicates if not set(two) & set(forgotten))
+    note = f"prompts: {len(forgotten)} forgotten on request; nothing is drafted or asked for them"
+    prompts = tuple(sorted(kept.values(), key=lambda prompt: prompt.id))
+    return Loaded(prompts, loaded.merged, near), [note]
+
+
+def read_recipe_prompts(recipe: Recipe) -> Loaded:
+    """Load the recipe's prompts, whatever its rubrics say about them."""
     section = recipe.prompts
     if section.path is not None and not section.path.is_dir():
         rows = read_rows(section.path)
@@ -122,7 +175,7 @@ def load_recipe_prompts(recipe: Recipe) -> tuple[Loaded, list[str]]:
         source = section.dataset if section.path is None else str(section.path)
         assert source is not None
         rows = read_dataset(source, section.name, section.revision, section.dataset_split)
-    loaded = load_prompts(
+    return load_prompts(
         rows,
         columns=section.columns,
         split_by=section.split_by,
@@ -131,6 +184,11 @@ def load_recipe_prompts(recipe: Recipe) -> tuple[Loaded, list[str]]:
         test_fraction=section.test_fraction,
         system=recipe.student.system_text(),
     )
+
+
+def load_recipe_prompts(recipe: Recipe) -> tuple[Loaded, list[str]]:
+    """Load the recipe's prompts and check the rubric's fields against them; return them and what a user should know."""
+    loaded = read_recipe_prompts(recipe)
     notes = []
     if loaded.merged:
         notes.append(f"prompts: {loaded.merged} equal rows merged")
@@ -189,11 +247,14 @@ def opened(
     from prefdistill.student import weights_fingerprint
 
     loaded, notes = load_recipe_prompts(recipe)
+    forgotten = dict(sorted(run.rows(run.path, "forgotten.jsonl", Forgotten).read().items(), key=lambda row: row[1].at))
+    loaded, gone = without_forgotten(loaded, forgotten)
     loaded, too_long = without_too_long(recipe, loaded)
-    notes += too_long
+    notes += gone + too_long
     changed = _compare_with_run(recipe, run)
     manifest = _manifest(recipe, run, loaded, notes)
-    layer = RequestLayer(cache=_cache(recipe))
+    layer = RequestLayer(cache=_cache(recipe), budget=recipe.budget, ledger=run.path / "spending.jsonl")
+    layer.memory[UNWANTED] = frozenset(key for each in forgotten.values() for key in each.unwanted)
     plugins = [
         each
         for each in (
@@ -221,10 +282,38 @@ def opened(
         for name in recipe.evaluate.metrics:
             load_metric(name, recipe.directory)
         fingerprint = digest([weights_fingerprint(recipe.student), _student_identity(recipe)])
-        shop = Workshop(recipe, run, context, loaded, fingerprint, notes, redo_from, changed=changed)
+        shop = Workshop(
+            recipe, run, context, loaded, fingerprint, notes, redo_from, changed=changed, forgotten=forgotten
+        )
         if not run.recipe.exists():
             _write_inputs(shop)
         yield shop
+    finally:
+        for plugin in reversed(plugins):
+            plugin.close()
+        layer.close()
+
+
+@contextmanager
+def opened_judge(recipe: Recipe, cached_only: bool = False) -> Iterator[tuple[Judge, RequestLayer]]:
+    """Open a recipe's teacher and training judge alone, without student, prompts or run folder; close them at the end.
+
+    With `cached_only` nothing is sent: a request whose reply is not in the request cache fails.
+
+    Raises:
+        PrefdistillError: of any kind, before anything was paid for.
+    """
+    from prefdistill.requests import RequestLayer
+
+    layer = RequestLayer(cache=_cache(recipe), cached_only=cached_only, budget=recipe.budget)
+    plugins = [each for each in (recipe.teacher, recipe.judge) if isinstance(each, Plugin)]
+    context = RunContext(
+        directory=recipe.directory, seed=recipe.seed, student=recipe.student, teacher=recipe.teacher, requests=layer
+    )
+    try:
+        for plugin in plugins:
+            plugin.open(context)
+        yield recipe.judge, layer
     finally:
         for plugin in reversed(plugins):
             plugin.close()
@@ -250,7 +339,13 @@ def _compare_with_run(recipe: Recipe, run: RunDirectory) -> list[str]:
     old = read_json(run.manifest)["recipe"]
     skipped = operational_keys(recipe)
     lines = differing_keys(old, _resolved_for_comparison(recipe))
-    return [line for line in lines if line.split(":", 1)[0] not in skipped]
+    return [line for line in lines if not _within(line.split(":", 1)[0], skipped)]
+
+
+def _within(key: str, keys: Collection[str]) -> bool:
+    """Whether a dotted key, or a section that holds it, is among `keys`."""
+    parts = key.split(".")
+    return any(".".join(parts[: number + 1]) in keys for number in range(len(parts)))
 
 
 def _resolved_for_comparison(recipe: Recipe) -> dict[str, Any]:

@@ -1,28 +1,37 @@
-"""One model on an OpenAI-compatible server: how a request is worded so that this server accepts it, and how its
-reply is read.
+"""One model on an OpenAI-compatible server: requests described as calls, sent in a dialect that the server accepts.
 
-Servers differ in what they accept. A parameter that one refuses with a 400 is left out or replaced, remembered for
-the run and noted for the user; a 200 never proves that a schema was kept, so callers validate what they read.
+A 200 never proves that a schema was kept, so callers validate what they read.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import threading
 import time
+import unicodedata
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
+from prefdistill.answers import read_answer, retry_after_seconds
+from prefdistill.calls import Answer, Call, CallError
+from prefdistill.dialect import Dialect, Structured, TokensParameter
 from prefdistill.errors import PluginError
 from prefdistill.protocols import TeacherRequest
-from prefdistill.requests import Answer, Call, CallError, RequestLayer
+from prefdistill.requests import RequestLayer
 
-Structured = Literal["auto", "json_schema", "json_object", "none"]
-TokensParameter = Literal["max_completion_tokens", "max_tokens"]
-LADDER: tuple[Structured, ...] = ("json_schema", "json_object", "none")
+__all__ = ["ChatModel", "Dialect", "Structured", "TokensParameter", "api_key", "without_secrets"]
+
+OVERHEAD_TOKENS = 256
+"""Room in a bound for what a chat template adds once, such as a system prompt of its own."""
+OVERHEAD_PER_MESSAGE = 32
+UNSENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol")
+"""Problems of the HTTP library in which no byte of the request left this machine."""
+GATEWAY = frozenset({408, 502, 504, *range(520, 529)})
+"""Statuses that something between here and the server gives, which may have done the work."""
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError)
+BATCH_TIMEOUT_SECONDS = 600.0
+"""For a file of up to 200 MB."""
 ADVICE = {
     None: "the server cannot be reached: start it, or check base_url",
     401: "the key is refused: check api_key_env and base_url",
@@ -30,17 +39,6 @@ ADVICE = {
     403: "the key may not use this model: check api_key_env and model",
     404: "there is no such model or path: check model and base_url (it usually ends in /v1)",
 }
-
-
-@dataclass
-class Dialect:
-    """What one model on one server has refused so far, shared by every plug-in that asks it."""
-
-    structured: Structured
-    tokens_parameter: TokensParameter
-    swapped: bool = False
-    dropped: set[str] = field(default_factory=set)
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 def api_key(base_url: str, variable: str) -> str:
@@ -102,7 +100,8 @@ class ChatModel:
         self._client = _connect(self.base_url, key, timeout_seconds)
         first: Structured = "json_schema" if structured == "auto" else structured
         self.dialect: Dialect = layer.memory.setdefault(
-            ("dialect", self.base_url, model, structured, tokens_parameter), Dialect(first, tokens_parameter)
+            ("dialect", self.base_url, model, structured, tokens_parameter),
+            Dialect(first, tokens_parameter, fixed_structure=structured != "auto"),
         )
 
     def call(self, request: TeacherRequest) -> Call:
@@ -118,7 +117,13 @@ class ChatModel:
             "extra_body": self.extra_body,
             "repeat": request.repeat,
         }
-        return Call(request.key, identity, lambda: self._send(request))
+        return Call(
+            request.key,
+            identity,
+            lambda: self._send(request),
+            lambda: self._body(request),
+            lambda: _bound(request, self.extra_body),
+        )
 
     def close(self) -> None:
         """Close the connections."""
@@ -131,82 +136,90 @@ class ChatModel:
         body = self._body(request)
         try:
             response = self._client.post("/chat/completions", cast_to=_response_type(), body=body)
-            return _to_answer(response.json())
+            data = response.json()
+            answer = read_answer(data)
         except openai.APIStatusError as problem:
             raise self._status_error(problem, body) from None
-        except openai.APITimeoutError:
-            raise CallError(f"no reply within {self.timeout_seconds:g} s (timeout_seconds)", "later", 408) from None
+        except openai.APITimeoutError as problem:
+            lost = type(problem.__cause__).__name__ not in UNSENT
+            text = f"no reply within {self.timeout_seconds:g} s (timeout_seconds)"
+            raise CallError(text, "later", 408, lost=lost) from None
         except openai.APIConnectionError as problem:
+            lost = type(problem.__cause__).__name__ not in UNSENT
             text = f"{problem} ({problem.__cause__})" if problem.__cause__ else str(problem)
-            raise CallError(self._clean(text), "later", None, advice=ADVICE[None]) from None
-        except (ValueError, LookupError, TypeError, AttributeError) as problem:
-            found = f"the reply is no chat completion ({type(problem).__name__}: {problem})"
-            advice = "check that base_url is an OpenAI-compatible endpoint"
-            raise CallError(self._clean(found), "later", 502, advice=advice) from None
+            raise CallError(self._clean(text), "later", None, advice=ADVICE[None], lost=lost) from None
+        except UNREADABLE as problem:
+            raise self._unreadable(problem) from None
+        self._learn(body, data, answer)
+        return answer
 
     def _body(self, request: TeacherRequest) -> dict[str, Any]:
         """Word the request for this server."""
-        dialect = self.dialect
-        body: dict[str, Any] = {
-            "model": self.model,
-            "messages": [message.model_dump() for message in request.messages],
-            dialect.tokens_parameter: request.max_tokens,
-        }
-        if request.temperature is not None and "temperature" not in dialect.dropped:
-            body["temperature"] = request.temperature
-        if request.logprobs and "logprobs" not in dialect.dropped:
-            body |= {"logprobs": True, "top_logprobs": request.logprobs}
-        if request.schema is not None and dialect.structured == "json_schema":
-            schema = {"name": "verdict", "strict": True, "schema": request.schema}
-            body["response_format"] = {"type": "json_schema", "json_schema": schema}
-        elif request.schema is not None and dialect.structured == "json_object":
-            body["response_format"] = {"type": "json_object"}
-        return {**body, **self.extra_body}
+        return self.dialect.word(self.model, request, self.extra_body)
+
+    def _learn(self, sent: Mapping[str, Any], data: Any, answer: Answer) -> None:
+        """Note what an answer tells about the server: whether it gives log-probabilities, and who answered."""
+        if answer.tokens is not None:
+            self.dialect.gave_logprobs = True
+        elif sent.get("logprobs"):
+            self._note("gives no log-probabilities, though they were asked for")
+        name = str(data.get("model") or self.model)
+        if self.model.rsplit("/", 1)[-1].lower() not in name.lower():
+            self._note(f"answers as the model {name[:100]}")
+
+    def _unreadable(self, problem: Exception) -> CallError:
+        """Return the problem of a reply that arrived and is no chat completion."""
+        found = f"the reply is no chat completion ({type(problem).__name__}: {problem})"
+        advice = "check that base_url is an OpenAI-compatible endpoint"
+        return CallError(self._clean(found), "later", 502, advice=advice, lost=True)
+
+    def batch_client(self) -> Any:
+        """Return a client for files and batches, whose bodies take longer than a reply's."""
+        return _connect(self.base_url, self._key, max(BATCH_TIMEOUT_SECONDS, self.timeout_seconds))
+
+    def answer_of(self, status: int, data: Any, sent: Mapping[str, Any]) -> Answer:
+        """Read the response to `sent` that came in a batch; raises CallError like a live attempt."""
+        try:
+            if status == 200:
+                answer = read_answer(data)
+                self._learn(sent, data, answer)
+                return answer
+            error = data["error"]
+            text = str(error["message"]) if isinstance(error, Mapping) else str(error)
+        except UNREADABLE as problem:
+            raise self._unreadable(problem) from None
+        raise self.refusal(status, text, sent)
+
+    def refusal(self, status: int, text: str, sent: Mapping[str, Any]) -> CallError:
+        """Return what an error inside a batch means for the request `sent`, adapting to what the server refuses."""
+        if self._adapt(sent, status, text):
+            return CallError(self._clean(text), "now", status)
+        text = self._clean(text)
+        retry = status in (408, 409, 429) or status >= 500
+        return CallError(f"HTTP {status}: {text}", "later" if retry else "no", status, advice=ADVICE.get(status, ""))
 
     def _status_error(self, problem: Any, body: Mapping[str, Any]) -> CallError:
         """Return what an HTTP error means for the call."""
         status = int(problem.status_code)
         text = self._clean(str(problem.message))
-        if status in (400, 422) and self._adapt(body, text.lower()):
+        if self._adapt(body, status, str(problem.message)):
             return CallError(text, "now", status)
         if status == 429 and "insufficient_quota" in str(problem.body):
             status = 402
         retry = status in (408, 409, 429) or status >= 500
-        after = _retry_after_seconds(problem.response.headers)
-        return CallError(f"HTTP {status}: {text}", "later" if retry else "no", status, after, ADVICE.get(status, ""))
+        after = retry_after_seconds(problem.response.headers)
+        return CallError(
+            f"HTTP {status}: {text}",
+            "later" if retry else "no",
+            status,
+            after,
+            ADVICE.get(status, ""),
+            lost=status in GATEWAY,
+        )
 
-    def _adapt(self, body: Mapping[str, Any], complaint: str) -> bool:
-        """Leave out or replace what the server complains of; True where the request is now worded another way."""
-        dialect = self.dialect
-        with dialect.lock:
-            used = body.get("response_format", {}).get("type")
-            if used and any(
-                word in complaint for word in ("response_format", "json_schema", "json_object", "structured")
-            ):
-                if dialect.structured == used:
-                    if self.structured != "auto":
-                        return False
-                    dialect.structured = LADDER[LADDER.index(used) + 1]
-                    self._note(f"refused response_format {used}; asking for {dialect.structured}")
-                return True
-            used = "max_tokens" if "max_tokens" in body else "max_completion_tokens"
-            if used in complaint and used in body and used not in self.extra_body:
-                if dialect.tokens_parameter == used:
-                    if dialect.swapped:
-                        return False
-                    dialect.swapped = True
-                    dialect.tokens_parameter = (
-                        "max_tokens" if used == "max_completion_tokens" else "max_completion_tokens"
-                    )
-                    self._note(f"refused {used}; sending {dialect.tokens_parameter}")
-                return True
-            for name in ("temperature", "logprobs"):
-                if name in complaint and name in body and name not in self.extra_body:
-                    if name not in dialect.dropped:
-                        dialect.dropped.add(name)
-                        self._note(f"refused {name}; leaving it out")
-                    return True
-        return False
+    def _adapt(self, body: Mapping[str, Any], status: int, complaint: str) -> bool:
+        """Change the dialect by what the server complains of; True where the request is now worded another way."""
+        return self.dialect.adapt(body, status, complaint[:5000].lower(), self.extra_body, self._note)
 
     def _note(self, text: str) -> None:
         self.layer.note(f"{self.base_url} ({self.model}) {text}")
@@ -261,55 +274,26 @@ def _response_type() -> Any:
     return httpx2.Response
 
 
-def _to_answer(data: Any) -> Answer:
-    """Read a chat completion; a shape that is none raises ValueError, LookupError, TypeError or AttributeError."""
-    if not data.get("choices"):
-        raise ValueError(f"no choices; error: {data.get('error')}" if data.get("error") else "no choices")
-    choice = data["choices"][0]
-    message = choice["message"]
-    content = message.get("content") or ""
-    if not isinstance(content, str):
-        content = "".join(part.get("text") or "" for part in content)
-    finish = choice.get("finish_reason") or "stop"
-    refusal = message.get("refusal") or None
-    if finish == "content_filter":
-        refusal = refusal or content or "stopped by the server's content filter"
-    usage = data.get("usage") or {}
-    return Answer(
-        text=_encodable(content),
-        finish_reason=finish,
-        refusal=_encodable(refusal) if refusal else None,
-        prompt_tokens=int(usage.get("prompt_tokens") or 0),
-        completion_tokens=int(usage.get("completion_tokens") or 0),
-        logprobs=_logprobs(choice.get("logprobs")),
-    )
+def _bound(request: TeacherRequest, extra_body: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the most prompt and completion tokens that one attempt can cost.
+
+    No tokenizer makes more tokens of a text than it has bytes, before or after Unicode normalisation; chat templates
+    add some of their own.
+    """
+    prompt = OVERHEAD_TOKENS + sum(_bytes(each.content) + OVERHEAD_PER_MESSAGE for each in request.messages)
+    if request.schema is not None:
+        prompt += _bytes(json.dumps(request.schema))
+    if not extra_body:
+        return prompt, request.max_tokens
+    own = [extra_body.get(name) for name in ("max_tokens", "max_completion_tokens")]
+    several = [extra_body.get(name) for name in ("n", "best_of")]
+    most = max([request.max_tokens, *(each for each in own if isinstance(each, int))])
+    times = max([1, *(each for each in several if isinstance(each, int))])
+    return prompt + _bytes(json.dumps(extra_body, default=str)), most * times
 
 
-def _logprobs(found: Any) -> list[list[tuple[str, float]]] | None:
-    tokens = (found or {}).get("content")
-    if not tokens:
-        return None
-    return [
-        [(each["token"], float(each["logprob"])) for each in (token.get("top_logprobs") or [token])] for token in tokens
-    ]
-
-
-def _encodable(text: str) -> str:
-    """Replace lone surrogates, which JSON can carry and no file can."""
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _retry_after_seconds(headers: Mapping[str, str]) -> float | None:
-    """Return how long the server wants to be left alone, from `Retry-After` in seconds or as a date."""
-    try:
-        if milliseconds := headers.get("retry-after-ms"):
-            return max(0.0, float(milliseconds) / 1000)
-        value = headers.get("retry-after")
-        if not value:
-            return None
-        seconds = value.strip()
-        if seconds.replace(".", "", 1).isdigit():
-            return float(seconds)
-        return max(0.0, parsedate_to_datetime(seconds).timestamp() - time.time())
-    except (ValueError, TypeError):
-        return None
+def _bytes(text: str) -> int:
+    """Return the most bytes that a text has in UTF-8, as it is or normalised."""
+    if text.isascii():
+        return len(text)
+    return max(len(each.encode("utf-8", "replace")) for each in (text, unicodedata.normalize("NFKC", text)))

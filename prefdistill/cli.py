@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from prefdistill.errors import PrefdistillError
+from prefdistill.errors import PrefdistillError, RunError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,6 +21,12 @@ app = typer.Typer(
 Start with `prefdistill new DIR`, look with `prefdistill validate RECIPE` and `prefdistill run RECIPE --preview 3`,
 then `prefdistill run RECIPE`.""",
 )
+
+cache_app = typer.Typer(no_args_is_help=True, help="Look at the request cache, or clear it: every reply paid for.")
+app.add_typer(cache_app, name="cache")
+
+rubric_app = typer.Typer(no_args_is_help=True, help="Check, test and compare rubrics before a run is paid for.")
+app.add_typer(rubric_app, name="rubric")
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C."""
@@ -41,6 +47,20 @@ class SchemaOf(StrEnum):
 
     recipe = "recipe"
     rubric = "rubric"
+
+
+class LabelKind(StrEnum):
+    """What a person is asked on the labelling page."""
+
+    pair = "pair"
+    criterion = "criterion"
+
+
+class LabelSplit(StrEnum):
+    """Splits on which base and policy wrote drafts."""
+
+    validation = "validation"
+    test = "test"
 
 
 class RedoFrom(StrEnum):
@@ -92,6 +112,12 @@ def run(
     no_text: Annotated[
         bool, typer.Option("--no-text", help="Leave all prompts and drafts out of report.html.")
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Say what is left to ask of paid models: calls, tokens, price and time; then stop."
+        ),
+    ] = False,
 ) -> None:
     """Run a recipe: sample, judge, rank, pair, train and evaluate, round after round.
 
@@ -103,6 +129,13 @@ def run(
 
     loaded = load_recipe(recipe, overrides or ())
     console = Console(highlight=False)
+    if dry_run:
+        from prefdistill.console import show_estimate
+
+        if preview is not None:
+            raise typer.BadParameter("give --dry-run or --preview, not both: a preview asks and pays")
+        show_estimate(loaded, run_folder(run or loaded.name), console, redo_from.value if redo_from else None)
+        return
     if preview is not None:
         from prefdistill.preview import show_preview
 
@@ -181,6 +214,18 @@ def plugins() -> None:
 
 
 @app.command()
+def prices() -> None:
+    """List what hosted models cost, when that was checked, and where to correct it or to add a model.
+
+    Prices change. Your own table wins over the shipped one, and a teacher's `usd_per_million` over both.
+    """
+    from prefdistill.prices import describe_prices
+
+    for line in describe_prices():
+        print(line)
+
+
+@app.command()
 def new(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A folder to make; it must not exist or be empty.")],
 ) -> None:
@@ -189,6 +234,325 @@ def new(
 
     for line in copy_start(directory):
         print(line)
+
+
+@app.command()
+def label(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run folder: a path, or a name under ./runs.", show_default=False)
+    ],
+    round: Annotated[
+        int | None, typer.Option(min=1, help="Only training drafts of this round.", show_default=False)
+    ] = None,
+    split: Annotated[
+        LabelSplit | None, typer.Option(help="Only drafts of base and policy on this split.", show_default=False)
+    ] = None,
+    kind: Annotated[
+        LabelKind, typer.Option(help="pair: which of two is better. criterion: the rubric's questions about one draft.")
+    ] = LabelKind.pair,
+    count: Annotated[int, typer.Option(min=1, help="How many pairs, or drafts where criteria are asked.")] = 50,
+    repeat: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of the pairs that come twice, sides exchanged.")
+    ] = 0.1,
+    by: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Who labels. Default: the login name.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where labels go. Default: RUN/labels-NAME.jsonl.", show_default=False),
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 is any free one.")] = 0,
+    seed: Annotated[int, typer.Option(help="Draws pairs, order and sides.")] = 0,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the page's address.")] = False,
+) -> None:
+    """Label pairs of a run's drafts on a local page, blind and by keyboard; `prefdistill agreement` reads the labels.
+
+    The page shows pairs that trained, close scores, pairs on which the judge changed its mind with the order, and base
+    against policy on test prompts, without a score, a source or a hint. It listens on this machine only. Every answer
+    is on the disk before the next pair appears; Ctrl-C ends, and the same command goes on where it stopped. Several
+    people label at once under different names. From another machine: `ssh -L 8123:127.0.0.1:8123 HOST`, with
+    `--port 8123 --no-browser` there.
+    """
+    from prefdistill.labelling import Choice
+    from prefdistill.labelling.serving import label_run
+
+    if round is not None and split is not None:
+        raise RunError("--round and --split: one is training drafts, the other evaluation drafts; give one of them")
+    choice = Choice(run_folder(run), round, split.value if split else None, count, repeat, seed)
+    label_run(choice, kind.value, by, out, port, not no_browser, lambda line: print(line, flush=True))
+
+
+CacheFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        metavar="DIR",
+        help="A recipe's own `cache:` folder. Default: the user's, which runs share.",
+        show_default=False,
+    ),
+]
+
+
+@cache_app.command("stats")
+def cache_stats(cache: CacheFolder = None) -> None:
+    """Show where the request cache is, how many replies it holds, of which models and from when.
+
+    Claims are requests that a process is making right now; others that want the same reply wait for it.
+    """
+    for line in _existing_cache(cache).stats().lines():
+        print(line)
+
+
+@cache_app.command("clear")
+def cache_clear(
+    cache: CacheFolder = None,
+    older_than: Annotated[
+        float | None, typer.Option(metavar="DAYS", min=0, help="Only replies stored so many days ago or before.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="Only replies of this model.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Remove replies from the request cache and overwrite their text. What is asked again is paid again.
+
+    Verdicts and drafts in run folders stay; a run that is finished needs no cache.
+    """
+    import time
+
+    found = _existing_cache(cache)
+    before = None if older_than is None else time.time() - older_than * 86400
+    count = found.count(before, model)
+    if not count:
+        print(f"{found.path}: no such reply")
+        return
+    if not yes:
+        typer.confirm(f"Remove {count:,} replies from {found.path}? What is asked again is paid again", abort=True)
+    print(f"{found.path}: {found.clear(before, model):,} replies removed")
+    if not found.compact():
+        print(
+            f"another process reads {found.path}: its files may hold removed replies until they are written anew; run "
+            "`prefdistill forget` or `prefdistill cache clear` again when nothing else uses the cache"
+        )
+
+
+def _existing_cache(folder: Path | None) -> Any:
+    """Open a request cache that is there, without making one."""
+    from prefdistill.reply_cache import FILE, ReplyCache, default_cache_directory
+
+    directory = folder or default_cache_directory()
+    if not (directory / FILE).is_file():
+        raise RunError(f"{directory}: no request cache there ({FILE}); nothing was paid for yet, or name it with --cache")
+    return ReplyCache(directory)
+
+
+@rubric_app.command("check")
+def rubric_check(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Rubric files.", show_default=False)],
+    recipe: Annotated[
+        Path | None,
+        typer.Option(help="A recipe whose prompts are looked at for the rubric's {fields}.", metavar="RECIPE"),
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if there is a warning, not for hints.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as a JSON list.")] = False,
+) -> None:
+    """Find wordings that make judges disagree or reward the wrong thing, each with a better one.
+
+    Double-barrelled and vague questions, questions that reward length or ask to count, criteria that overlap, levels
+    in the wrong order, missing gates and tests, and more. Nothing is sent anywhere. A file that is no valid rubric is
+    an error (exit 2); findings alone exit with 0 unless `--strict` is given.
+    """
+    import json
+    from dataclasses import asdict
+
+    from prefdistill.lint import lint_files
+    from prefdistill.lint.findings import count_findings, render_findings
+
+    found = lint_files(files, recipe)
+    if as_json:
+        print(json.dumps([{**asdict(each), "where": each.where} for each in found], indent=2, ensure_ascii=False))
+    else:
+        if found:
+            print(render_findings(found), end="\n\n")
+        print(f"{', '.join(map(str, files))}: {count_findings(found)}")
+    if strict and any(each.severity == "warning" for each in found):
+        raise typer.Exit(1)
+
+
+@rubric_app.command("test")
+def rubric_test(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The rubric with its `tests:`.", show_default=False)],
+    recipe: Annotated[Path, typer.Option(help="The recipe whose judge is tested.", metavar="RECIPE", show_default=False)],
+    repeat: Annotated[int, typer.Option(min=1, help="Judge every test so often, each time as new requests.")] = 1,
+    junit: Annotated[Path | None, typer.Option(help="Write the results as JUnit XML.", metavar="FILE")] = None,
+    cached_only: Annotated[
+        bool, typer.Option("--cached-only", help="Send nothing; a test whose replies are not in the request cache fails.")
+    ] = False,
+) -> None:
+    """Run the rubric's golden pairs through a recipe's judge, red or green like unit tests.
+
+    Green: `better` ranks above `worse`, scores higher on the criterion named in `because`, and where the judge
+    compares drafts both orders agree. FILE is used whatever rubric the recipe names. Exit 0: all green; 1: not all.
+    """
+    import time
+
+    from rich.console import Console
+
+    from prefdistill.assembly import opened_judge
+    from prefdistill.console import show_tests
+    from prefdistill.golden import render_junit, run_tests
+    from prefdistill.plugins import build_checks
+    from prefdistill.recipe import load_recipe
+    from prefdistill.rubric import load_rubric
+    from prefdistill.run import write_text
+
+    rubric = load_rubric(file)
+    build_checks(rubric)
+    console = Console(highlight=False)
+    started = time.monotonic()
+    with opened_judge(load_recipe(recipe), cached_only) as (judge, layer), console.status("judging") as status:
+        tested = run_tests(judge, rubric, repeat, lambda done, total: status.update(f"judging {done} of {total}"))
+        usage = layer.usage
+    if junit is not None:
+        write_text(junit, render_junit(tested, rubric, time.monotonic() - started))
+    show_tests(console, tested, usage)
+    if not all(each.green for each in tested):
+        raise typer.Exit(1)
+
+
+@rubric_app.command("diff")
+def rubric_diff(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="The rubric as it was.", show_default=False)],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="The rubric as it would be.", show_default=False)],
+    run: Annotated[str, typer.Option("--run", help="Run folder, or a name under ./runs.", metavar="NAME")],
+    judge: Annotated[
+        bool, typer.Option("--judge", help="Ask the run's judge by the new rubric; paid replies come from the cache.")
+    ] = False,
+    limit: Annotated[int, typer.Option(min=0, help="Show at most so many pairs of each sort.")] = 10,
+) -> None:
+    """Show what an edited rubric changes on a run's stored drafts, as Markdown for a review.
+
+    Which pairs turn round, come and go, the yield before and after, and what asking the judge would cost. Changed
+    weights and checks are computed without a call. The run is not changed.
+    """
+    from rich.console import Console
+
+    from prefdistill.plugins import build_checks
+    from prefdistill.rubric import load_rubric
+    from prefdistill.rubric_diff import diff_rubrics, render_diff
+
+    rubrics = [load_rubric(path) for path in (old, new)]
+    for rubric in rubrics:
+        build_checks(rubric)
+    with Console(stderr=True, highlight=False).status("judging" if judge else "reading") as status:
+        found = diff_rubrics(
+            rubrics[0], rubrics[1], run_folder(run), judge, lambda done, total: status.update(f"judged {done} of {total}")
+        )
+    print(render_diff(found, limit), end="")
+
+
+@app.command()
+def agreement(
+    labels: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="LABELS...", help="Label files in JSONL, such as `prefdistill label` writes.", show_default=False
+        ),
+    ],
+    judge: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RECIPE",
+            help="Have this recipe's judge judge the labelled drafts now: through its request cache and its budget, "
+            "in both orders where it compares.",
+            show_default=False,
+        ),
+    ] = None,
+    verdicts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE_OR_RUN",
+            help="Compare with verdicts that are there already: a run folder, or a JSONL file of recorded verdicts.",
+            show_default=False,
+        ),
+    ] = None,
+    rubric: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The rubric of a verdicts file that holds levels; a run has its own.",
+            show_default=False,
+        ),
+    ] = None,
+    only_judge: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Take only the verdicts of this judge (the rows' `judge`).", show_default=False
+        ),
+    ] = None,
+    repeat: Annotated[
+        int, typer.Option(min=1, max=20, help="Ask everything so many times, to see how often answers change.")
+    ] = 1,
+    cached_only: Annotated[
+        bool, typer.Option("--cached-only", help="Send nothing: what is not in the request cache counts as failed.")
+    ] = False,
+    json: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Write all figures and tables as JSON.", show_default=False),
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write them as a page.", show_default=False)
+    ] = None,
+) -> None:
+    """Measure a judge against people: agreement, kappa, the human ceiling, position and length bias, noise and cost.
+
+    LABELS are rows such as `{"prompt": …, "first": …, "second": …, "winner": "first", "by": "ann"}`, rankings of
+    several drafts, or levels of the rubric's criteria, by one person or many. Where people do not agree with one
+    another, it says so instead of grading the judge. With `--verdicts RUN` the figures are also written into the run
+    folder (agreement.json, agreement.html), and the run's report shows them.
+    """
+    from rich.console import Console
+
+    from prefdistill.agreement.command import measure_and_show
+
+    console = Console(highlight=False)
+    found = None if verdicts is None else Path(verdicts) if Path(verdicts).exists() else run_folder(verdicts)
+    measure_and_show(labels, judge, found, rubric, only_judge, repeat, cached_only, json, html, console)
+
+
+@app.command()
+def forget(
+    prompt_id: Annotated[
+        str, typer.Argument(metavar="PROMPT_ID", help="The prompt's id: ours, or your own `id` column.", show_default=False)
+    ],
+    run: Annotated[str, typer.Option("--run", help="Run folder, or a name under ./runs.", metavar="NAME")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove one prompt's texts from a run and from the request cache, and say what cannot be removed.
+
+    Its drafts, verdicts, pairs and comparisons go, in replaced/ too; the report is rendered again without it. The run
+    stays valid: what was trained is not stale, and nothing is drafted for the prompt again.
+    """
+    from prefdistill.forgetting import cannot_remove, describe, finish_earlier, forget, plan_forgetting
+
+    folder = run_folder(run)
+    plan = plan_forgetting(folder, prompt_id)
+    if plan is None:
+        print(f"{folder}: prompt {prompt_id} is forgotten already")
+        left = finish_earlier(folder)
+        print("\n".join(left), end="\n" if left else "")
+        if left:
+            raise typer.Exit(1)
+        return
+    print("\n".join(describe(plan)))
+    print("\n".join(cannot_remove(plan)))
+    if not yes and not typer.confirm("Remove this for good?"):
+        print("nothing was removed")
+        raise typer.Exit(1)
+    left = forget(plan)
+    print(f"forgotten: {plan.prompt.id}")
+    for line in left:
+        print(line)
+    if left:
+        raise typer.Exit(1)
 
 
 def main() -> NoReturn:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
-from prefdistill.records import RoundResult
+from prefdistill.estimate import usd_text
+from prefdistill.golden import Tested, shown
+from prefdistill.golden import summary as summary_of_tests
+from prefdistill.records import RoundResult, Usage
+from prefdistill.run import RunDirectory
+
+if TYPE_CHECKING:
+    from prefdistill.estimate import Estimate
+    from prefdistill.questions import Line
+    from prefdistill.recipe import Recipe
 
 COLUMNS = (
     ("round", "right"),
@@ -51,6 +61,12 @@ def round_row(result: RoundResult) -> tuple[str, ...]:
         _number(result.train.kl if result.train else None, 3),
         _number(sum(result.seconds.values()), 1),
     )
+
+
+def failures_text(failures: Mapping[str, int]) -> str:
+    """Return what failed how often, such as `3 failed: 2 judge parse, 1 judge provider`."""
+    parts = [f"{count} {name.replace('.', ' ')}" for name, count in sorted(failures.items(), key=lambda each: -each[1])]
+    return f"{sum(failures.values())} failed: {', '.join(parts)}"
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -133,6 +149,8 @@ class TerminalDisplay:
         """Add a row, and print the round's warnings."""
         self.rounds.append(result)
         name = "base" if result.round == 0 else f"round {result.round}"
+        if result.failures:
+            self.note(f"{name}: {failures_text(result.failures)}")
         for warning in result.warnings:
             self.note(f"warning, {name}: {warning}")
         if self._live is None:
@@ -168,7 +186,114 @@ def summary(result: Mapping[str, Any], folder: Path) -> list[str]:
         lines.append(f"performance gap to the teacher recovered: {result['pgr']:.0%}")
     return [
         *lines,
+        *cost_lines(result["cost"]),
         f"report  {folder / 'report.html'}",
         f"result  {folder / 'result.json'}",
         f"policy  {folder / 'policy'}",
     ]
+
+
+def cost_lines(cost: Mapping[str, Any]) -> list[str]:
+    """Return what judging cost, in all and for each training pair, and what all paid calls did; nothing if none was."""
+    lines = []
+    if cost["calls"] + cost["cached"]:
+        tokens = f"{cost['prompt_tokens']:,} prompt and {cost['completion_tokens']:,} completion tokens"
+        cached = f" and {cost['cached']:,} replies from the request cache" if cost["cached"] else ""
+        lines.append(f"judging: {cost['calls']:,} calls{cached}, {tokens}, {_usd_or_unknown(cost['usd'])}")
+    each = [
+        f"{usd_text(cost[name])} {words}"
+        for name, words in (("usd_per_pair", "a pair"), ("usd_per_kept_pair", "a kept pair"))
+        if cost[name] is not None
+    ]
+    if cost["tokens_per_kept_pair"] is not None:
+        each.append(f"{cost['tokens_per_kept_pair']:,.0f} tokens a kept pair")
+    if each:
+        lines.append(f"training drafts: {', '.join(each)}")
+    if cost["charged_calls"] > cost["calls"]:
+        usd = _usd_or_unknown(cost["charged_usd"])
+        lines.append(f"all paid calls: {cost['charged_calls']:,}, {cost['charged_tokens']:,} tokens, {usd}")
+    return lines
+
+
+def _usd_or_unknown(usd: float | None) -> str:
+    return "US dollars unknown" if usd is None else usd_text(usd)
+
+
+def show_estimate(recipe: Recipe, folder: Path, console: Console, redo_from: str | None = None) -> None:
+    """Print what a run still has to ask of paid models, step by step; nothing is opened, sent or written."""
+    from prefdistill.assembly import load_recipe_prompts
+    from prefdistill.estimate import closing_lines, estimate_run, figures
+    from prefdistill.measured import spent_before
+
+    def show(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    prompts, notes = load_recipe_prompts(recipe)
+    for note in notes:
+        show(note)
+    estimate = estimate_run(recipe, prompts, RunDirectory(folder), redo_from)
+    if estimate.done_calls:
+        show(f"in {folder} already: replies to {estimate.done_calls:,.0f} calls; this is what is left")
+    if estimate.calls:
+        console.print(estimate_table(estimate))
+        show(f"expected: {figures(estimate)}")
+        show(f"assumed: {estimate.assumptions}")
+    elif estimate.done_calls:
+        show("nothing is left to ask of a paid model")
+    elif not estimate.notes:
+        show("no paid calls: no judge, teacher or sampler of this recipe asks a model that costs money")
+    for line in closing_lines(estimate, getattr(recipe, "budget", None), spent_before(folder / "spending.jsonl")):
+        show(line)
+
+
+def estimate_table(estimate: Estimate) -> Table:
+    """Return the steps that ask paid models, and their sum."""
+    from prefdistill.estimate import short_count, time_text
+
+    def money(value: float | None) -> str:
+        return "?" if value is None else f"{value:,.2f}" if value >= 0.1 or value == 0 else f"{value:.2g}"
+
+    def cells(line: Line | Estimate) -> list[str]:
+        tokens = (short_count(line.prompt_tokens), short_count(line.completion_tokens))
+        return [f"{line.calls:,.0f}", *tokens, money(line.usd), money(line.most_usd), time_text(line.seconds)]
+
+    table = Table(box=None, pad_edge=False, header_style="bold", show_footer=True)
+    several = len(estimate.models) > 1
+    table.add_column("stage", footer="total")
+    table.add_column("what", min_width=18)
+    if several:
+        table.add_column("model", overflow="fold")
+    names = ("calls", "prompt", "reply", "USD", "at most", "time")
+    for name, footer in zip(names, cells(estimate), strict=True):
+        table.add_column(name, footer=footer, justify="right", no_wrap=True)
+    for line in estimate.grouped():
+        table.add_row(line.stage, line.what, *([line.model] if several else []), *cells(line))
+    return table
+
+
+def show_tests(console: Console, tested: Sequence[Tested], usage: Usage) -> None:
+    """Print the results of a rubric's tests: a table, what the red ones say, and what it cost."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, justify in (
+        ("test", "right"),
+        ("because", "left"),
+        ("prompt", "left"),
+        ("better", "right"),
+        ("worse", "right"),
+    ):
+        table.add_column(name, justify="right" if justify == "right" else "left", no_wrap=name != "prompt")
+    table.add_column("result", no_wrap=True)
+    for each in tested:
+        trial = each.first_bad
+        colour = "green" if each.green else "yellow" if each.flaky else "red"
+        cells = (str(each.number), each.test.because, shown(each.test.prompt, 48))
+        scores = (_number(trial.better, 3), _number(trial.worse, 3))
+        table.add_row(*(Text(cell) for cell in (*cells, *scores)), Text(each.result, style=colour))
+    console.print(table)
+    for each in tested:
+        if not each.green:
+            console.print(
+                f"{each.where}: test {each.number}: {shown(each.first_bad.note)}", markup=False, soft_wrap=True
+            )
+    for line in summary_of_tests(tested, usage):
+        console.print(line, markup=False, soft_wrap=True)

@@ -16,9 +16,9 @@ from typing import Any
 from prefdistill.artefacts import claim, stale
 from prefdistill.assembly import Workshop
 from prefdistill.errors import JudgeError, RunError, SampleError
+from prefdistill.passes import judge_in_passes
 from prefdistill.records import NOT_ASKED, Draft, Failure, Policy, Prompt, Split, Verdict, digest
 from prefdistill.run import Fingerprints, RowFile
-from prefdistill.stages.judge import judge_prompts
 from prefdistill.stages.load import load_drafts
 from prefdistill.stages.sample import draft_ids, sample_drafts, teacher_drafts
 
@@ -98,19 +98,35 @@ def _drafts_fingerprint(shop: Workshop, wanted: Wanted) -> str:
     sampler: Any = recipe.sample.sampler
     parts: list[Any] = [
         [prompt.id for prompt in wanted.prompts],
-        digest([[message.model_dump() for message in prompt.messages] for prompt in wanted.prompts]),
+        digest([shop.messages_digest(prompt) for prompt in wanted.prompts]),
         [wanted.source, wanted.round if wanted.purpose == "train" else 0, wanted.purpose, wanted.drafts],
         [wanted.temperature, wanted.top_p, recipe.sample.max_new_tokens, recipe.seed],
     ]
     if wanted.policy is None:
         parts.append(teacher.identity())
     elif wanted.purpose == "train" and recipe.sample.drafts_from is not None:
-        parts.append(digest(recipe.sample.drafts_from.read_text(encoding="utf-8")))
+        parts.append(_given(shop, wanted, recipe.sample.drafts_from))
     else:
         parts += [sampler.identity(), shop.student_fingerprint, wanted.policy_fingerprint]
     if wanted.purpose == "train" and wanted.round == 1 and recipe.sample.teacher_drafts:
         parts += [recipe.sample.teacher_drafts, teacher.identity()]
     return digest(parts)
+
+
+def _given(shop: Workshop, wanted: Wanted, path: Path) -> str:
+    """Return the hash of the drafts that a file gives for the wanted prompts, and of nothing else in it."""
+    present = tuple(prompt for prompt in wanted.prompts if prompt.id not in shop.forgotten)
+    given: dict[str, list[Draft]] = {}
+    for draft in load_drafts(path, present, wanted.round) if present else ():
+        given.setdefault(draft.prompt_id, []).append(draft)
+    hashes = {prompt_id: given_digest(drafts) for prompt_id, drafts in given.items()}
+    gone = {prompt.id: shop.forgotten[prompt.id].given for prompt in wanted.prompts if prompt.id in shop.forgotten}
+    return digest(hashes | {prompt_id: mark for prompt_id, mark in gone.items() if mark is not None})
+
+
+def given_digest(drafts: Iterable[Draft]) -> str:
+    """Return the hash of one prompt's drafts that come from a file."""
+    return digest(sorted([draft.source, draft.index, draft.completion, draft.finish_reason] for draft in drafts))
 
 
 class _Source:
@@ -164,7 +180,7 @@ class _Source:
 
     def _owed(self, prompt: Prompt) -> set[str]:
         wanted = self.wanted
-        if self.judged.drafts and is_settled(wanted):
+        if prompt.id in self.shop.forgotten or (self.judged.drafts and is_settled(wanted)):
             return set()
         if wanted.purpose == "train" and self.shop.recipe.sample.drafts_from is not None:
             return set() if any(d.prompt_id == prompt.id for d in self.judged.drafts.values()) else {prompt.id}
@@ -181,8 +197,9 @@ class _Source:
 
     def _write(self) -> Iterator[Draft | Failure]:
         wanted, recipe = self.wanted, self.shop.recipe
+        prompts = tuple(prompt for prompt in wanted.prompts if prompt.id not in self.shop.forgotten)
         if wanted.purpose == "train" and recipe.sample.drafts_from is not None:
-            for draft in load_drafts(recipe.sample.drafts_from, wanted.prompts, wanted.round):
+            for draft in load_drafts(recipe.sample.drafts_from, prompts, wanted.round):
                 if draft.id not in self.judged.drafts:
                     self.file.append(draft)
                     self.judged.drafts[draft.id] = draft
@@ -191,7 +208,7 @@ class _Source:
             assert self.shop.teacher is not None
             yield from teacher_drafts(
                 self.shop.teacher,
-                wanted.prompts,
+                prompts,
                 self.judged.drafts,
                 system=getattr(self.shop.teacher, "system_text", lambda: None)(),
                 drafts=recipe.sample.teacher_drafts if self._with_teacher else wanted.drafts,
@@ -204,7 +221,7 @@ class _Source:
             yield from sample_drafts(
                 self.shop.sampler,
                 wanted.policy,
-                wanted.prompts,
+                prompts,
                 self.judged.drafts,
                 source=wanted.source,
                 drafts=wanted.drafts,
@@ -224,7 +241,7 @@ def _verdicts(
     name = f"{wanted.prefix}{kind}"
     file = shop.run.rows(wanted.folder, wanted.file(kind), Verdict)
     stage = "judge" if wanted.purpose == "train" else wanted.stage
-    fields = digest([prompt.fields for prompt in judged.prompts])
+    fields = digest([shop.fields_digest(prompt) for prompt in judged.prompts])
     fingerprint = digest([judged.fingerprint, fields, shop.judge_fingerprint(judge)])
     _drop_old_checks(shop, wanted.folder, name, file)
     claim(shop, wanted.folder, name, stage, fingerprint, [file.path])
@@ -248,7 +265,7 @@ def _verdicts(
                 yield prompt, groups[prompt.id]
 
     try:
-        for verdict in judge_prompts(judge, owed(), shop.rubrics):
+        for verdict in judge_in_passes(shop, judge, owed()):
             file.append(verdict)
             verdicts[verdict.prompt_id] = verdict
             done += 1

@@ -13,11 +13,11 @@ from prefdistill.assembly import Workshop
 from prefdistill.drafting import Judged, Wanted, drafts_and_verdicts
 from prefdistill.errors import JudgeError, RecipeError
 from prefdistill.metrics.scores import DraftScore, draft_scores
+from prefdistill.passes import judge_in_passes
 from prefdistill.records import Comparison, Draft, EvaluationResult, Policy, Prompt, Usage, Verdict, digest
 from prefdistill.round import policy_fingerprint
 from prefdistill.run import Fingerprints
 from prefdistill.stages.evaluate import compare_preferences, compare_scores, evaluate_policy
-from prefdistill.stages.judge import judge_prompts
 
 
 @dataclass
@@ -147,7 +147,7 @@ def _both_orders(
         if mine[prompt.id] and other.get(prompt.id) and (prompt.id not in done or done[prompt.id].owed)
     ]
     try:
-        for verdict in judge_prompts(judge, owed, shop.rubrics):
+        for verdict in judge_in_passes(shop, judge, owed):
             file.append(verdict)
     finally:
         file.close()

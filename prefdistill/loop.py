@@ -20,8 +20,9 @@ from prefdistill.recipe import Recipe
 from prefdistill.records import Policy, PreferencePair, Prompt, RoundResult
 from prefdistill.result import Outcome, write_result
 from prefdistill.round import StarvedError, mixed_past, policy_fingerprint, rank_and_pair, train_policy
-from prefdistill.run import RunDirectory, disk_errors, write_json
+from prefdistill.run import RunDirectory, disk_errors, read_json, write_json
 from prefdistill.stages.load import round_slices
+from prefdistill.watch import Watch
 
 
 class Display(Protocol):
@@ -70,7 +71,9 @@ def run_recipe(
         PrefdistillError: with where, what was found, what was expected and what to do.
     """
     run, display = RunDirectory(path or Path("runs") / recipe.name), display or Silent()
-    with run.locked(), opened(recipe, run, display.progress, redo_from) as shop:
+    watch = Watch(display.progress, display.note)
+    with run.locked(), opened(recipe, run, watch.progress, redo_from) as shop:
+        watch.begin(shop)
         outcome = run_rounds(shop, display)
         keep_policy(outcome)
         adopt_recipe(shop)
@@ -110,7 +113,8 @@ def run_rounds(shop: Workshop, display: Display) -> Outcome:
         result = round_result(shop, number, judged, paired.pairs, paired.drops, trained, ours, baselines)
         outcome.rounds.append(result)
         display.round_done(result)
-    outcome.best_round = best_round(outcome.rounds)
+    chosen = chosen_before(shop, outcome.rounds)
+    outcome.best_round = best_round(outcome.rounds) if chosen is None else chosen
     measure_test(outcome)
     return outcome
 
@@ -171,6 +175,14 @@ def selection_score(result: RoundResult) -> float:
     if result.rubric_score is not None:
         return result.rubric_score
     return next((each.win_rate for each in result.evaluation if each.baseline == "base" and each.kind is None), 0.5)
+
+
+def chosen_before(shop: Workshop, rounds: Sequence[RoundResult]) -> int | None:
+    """Return the round that was kept before a prompt was forgotten; its verdicts had a part in that choice."""
+    if not shop.forgotten or not shop.run.result.exists():
+        return None
+    result = read_json(shop.run.result)
+    return result["best_round"] if len(result["rounds"]) == len(rounds) else None
 
 
 def best_round(rounds: Sequence[RoundResult]) -> int:

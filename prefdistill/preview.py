@@ -28,11 +28,12 @@ def show_preview(recipe: Recipe, count: int, console: Console) -> None:
     with tempfile.TemporaryDirectory(prefix="prefdistill-preview-") as folder:
         run = RunDirectory(Path(folder) / "run")
         with opened(recipe, run) as shop:
+            shop.batches = False
             for note in shop.notes:
                 _print(console, note)
             prompts = round_slices(shop.prompts.of("train"), 1, count, recipe.seed)[0]
             judged = drafts_and_verdicts(shop, train_drafts(shop, 1, prompts, shop.base), {"verdicts": shop.judge})
-            rankings, pairs, drops = rank_and_pair(shop, 1, judged)
+            rankings, pairs, drops, _ = rank_and_pair(shop, 1, judged)
             verdicts, groups = judged.verdicts["verdicts"], judged.groups()
             for prompt in prompts:
                 ranking = next((each for each in rankings if each.prompt_id == prompt.id), None)

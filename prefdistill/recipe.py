@@ -31,6 +31,7 @@ from prefdistill.plugins import Plugin, Use, build_checks, resolve
 from prefdistill.protocols import Judge, Sampler, Teacher, Trainer
 from prefdistill.rubric import Rubric, RubricSet, load_rubric
 from prefdistill.selection import PairOptions
+from prefdistill.spending import Budget
 
 STAGES = ("load", "sample", "judge", "rank", "pair", "train", "evaluate", "report")
 
@@ -299,7 +300,7 @@ class LoopSection(Section):
 class Recipe(Section):
     """Everything a run needs to know; see the sections."""
 
-    operational: ClassVar[frozenset[str]] = frozenset({"name", "cache"})
+    operational: ClassVar[frozenset[str]] = frozenset({"name", "cache", "budget"})
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Also the run folder's name, under ./runs."""
@@ -316,6 +317,8 @@ class Recipe(Section):
     train: TrainSection = Field(default_factory=lambda: TrainSection.model_validate({}))
     evaluate: EvaluateSection = EvaluateSection()
     loop: LoopSection = LoopSection()
+    budget: Budget | None = None
+    """The most that all paid calls of the run may cost: any of usd, calls and tokens. It stops before it is exceeded."""
     cache: str = "user"
     """The request cache: `user` (one per user, shared between runs), `off`, or a folder relative to the recipe."""
 
@@ -339,13 +342,20 @@ class Recipe(Section):
         training: Any = self.judge
         return None if judge is None or judge.identity() == training.identity() else judge
 
+    @property
+    def pairing(self) -> PairOptions:
+        """How pairs are made, the judge's own `on_disagree` included."""
+        tie = getattr(self.judge, "on_disagree", "drop") == "tie"
+        return self.pair.model_copy(update={"on_disagree": "tie"}) if tie else self.pair
+
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
         if "teacher" in self.evaluate.baselines and self.teacher is None:
             raise ValueError("evaluate.baselines names the teacher, but the recipe has no `teacher`; add one")
         judges: tuple[tuple[str, Any], ...] = (("judge", self.judge), ("evaluate.judge", self.evaluate.judge))
         for place, judge in judges:
-            if "teacher" in getattr(type(judge), "model_fields", {}) and not (self.teacher or judge.teacher):
+            asks = "teacher" in getattr(type(judge), "model_fields", {}) and not getattr(judge, "brings_teacher", False)
+            if asks and not (self.teacher or judge.teacher or getattr(judge, "panel", ())):
                 raise ValueError(
                     f"{place} `{judge._use}` asks a teacher, and there is none; add `teacher` to the recipe"
                 )

@@ -374,6 +374,10 @@ class Forgotten(Row):
     """Its pairs that a finished training used."""
     flip_rates: dict[int, float] = {}
     """By round with a finished training: the share of comparisons that flipped, this prompt's among them."""
+    given: str | None = None
+    """Hash of its drafts in the file that `sample.drafts_from` names; None where it had none there."""
+    unwanted: tuple[str, ...] = ()
+    """Keys of its requests that were waiting in a batch: the replies are not kept when they come."""
     at: str
     """When it was forgotten, ISO 8601."""
 

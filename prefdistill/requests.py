@@ -1,4 +1,4 @@
-"""What every paid call shares: the cache on disk, limits, retries and the count of what was spent.
+"""What every paid call shares: the cache on disk, limits, retries, the budget and the count of what was spent.
 
 A teacher, judge or sampler describes its requests as `Call`s and reads `Outcome`s as they finish; the layer keeps up
 to `concurrency` of them in flight on its own threads, whoever asked. A reply is in the cache before anybody sees it,
@@ -10,102 +10,71 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, Future
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from prefdistill.errors import PrefdistillError
-from prefdistill.records import Failure, Usage, digest
+from prefdistill.calls import Answer, Call, CallError, EndpointError, Outcome
+from prefdistill.limits import Host, Limits
+from prefdistill.records import Failure, Usage
 from prefdistill.reply_cache import ReplyCache, default_cache_directory
+from prefdistill.spending import Budget, Ledger
+from prefdistill.till import Till, price_for
 from prefdistill.workers import Workers
+
+__all__ = ["Answer", "Call", "CallError", "Endpoint", "EndpointError", "Outcome", "RequestLayer"]
 
 ATTEMPTS = 6
 """Attempts of one call where the server fails; a rate limit is waited for until the call's deadline."""
 FIRST_ATTEMPTS = 4
 """The same while the endpoint has never answered: an unreachable host should be reported soon."""
-HOPELESS = 8
-"""Calls given up, without one ever answered, after which the endpoint is taken to be unusable."""
 BACK_OFF_SECONDS = 0.5
 LONGEST_BACK_OFF_SECONDS = 8.0
-
-
-class EndpointError(PrefdistillError):
-    """An endpoint cannot be used at all: unreachable, unauthorised, or without the model asked for."""
-
-
-class CallError(Exception):
-    """One attempt that gave no answer."""
-
-    def __init__(
-        self,
-        message: str,
-        retry: Literal["no", "now", "later"],
-        status: int | None = None,
-        retry_after_seconds: float | None = None,
-        advice: str = "",
-    ) -> None:
-        super().__init__(message)
-        self.retry = retry
-        """now: the request itself was mended (a refused parameter left out); later: after a back-off."""
-        self.status = status
-        """HTTP status; None where there was no reply."""
-        self.retry_after_seconds = retry_after_seconds
-        self.advice = advice
-        """What to do where nothing from this endpoint ever works."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a server replied: paid for, settled, and what the cache keeps."""
-
-    text: str
-    finish_reason: str
-    refusal: str | None = None
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    logprobs: list[list[tuple[str, float]]] | None = None
-
-
-@dataclass(frozen=True)
-class Call:
-    """One request to make."""
-
-    key: str
-    """The caller's name for it."""
-    identity: Any
-    """Everything that the answer depends on, without endpoint and key: the cache key is its hash."""
-    send: Callable[[], Answer]
-    """Make one attempt; raises CallError."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How one call ended: with an answer, or with a failure of kind provider."""
-
-    call: Call
-    answer: Answer | None
-    usage: Usage
-    failure: Failure | None = None
+SHORTEST_WAIT_SECONDS = 1.0
+"""A server that asks for less than this, or for nothing, is given up to this all the same."""
+OVERLOADED = frozenset({429, 503, 529})
+"""Statuses after which every worker leaves the server alone for a while."""
+LOOK_AGAIN_SECONDS = (0.05, 0.5)
+"""How often to look for a reply that another process is waiting for: at first, and later on."""
+FROM_CACHE = Usage(cached=1)
 
 
 class RequestLayer:
     """The cache, the endpoints and the count of what was spent; one a run, shared by all plug-ins."""
 
-    def __init__(self, cache: str | Path = "user") -> None:
-        """Open the cache: `user` is one per user, `off` keeps no reply, anything else is a folder."""
+    def __init__(
+        self,
+        cache: str | Path = "user",
+        cached_only: bool = False,
+        budget: Budget | None = None,
+        ledger: Path | None = None,
+    ) -> None:
+        """Open the cache: `user` is one per user, `off` keeps no reply, anything else is a folder.
+
+        With `cached_only` nothing is sent: a call whose reply is not in the cache fails. `ledger` is the file in which
+        what was spent is kept from process to process, so that the `budget` holds for all of them together.
+
+        Raises:
+            RunError: the cache or the ledger cannot be opened.
+        """
+        self.cached_only = cached_only
         directory = default_cache_directory() if cache == "user" else Path(cache)
         self.cache = None if cache == "off" else ReplyCache(directory)
+        self.ledger = Ledger(budget, ledger)
         self.notes: list[str] = []
         """What a user should know about how servers were asked, such as a parameter that one refused."""
         self.memory: dict[Any, Any] = {}
         """What plug-ins remember about an endpoint for the length of the run."""
         self._hosts: dict[str, Host] = {}
+        self._limits: dict[str, Limits] = {}
         self._endpoints: list[Endpoint] = []
         self._flying: dict[str, Future[Outcome]] = {}
         self._usage = Usage()
+        self._from_cache = 0
         self._lock = threading.RLock()
         self._closing = threading.Event()
 
@@ -115,11 +84,25 @@ class RequestLayer:
         concurrency: int,
         deadline_seconds: float = 600.0,
         usd_per_million: Mapping[Literal["input", "output"], float] | None = None,
+        *,
+        model: str = "",
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
     ) -> Endpoint:
-        """Return a door to `url` with at most `concurrency` requests in flight through it."""
+        """Return a door to `url` with at most `concurrency` requests in flight through it.
+
+        Limits a minute hold for all endpoints on the same host and port together. Without `usd_per_million` the price
+        is that of `model` in the price table.
+
+        Raises:
+            PluginError: the budget is in US dollars and the model has no price.
+        """
+        price = price_for(model, usd_per_million, None if self.cached_only else self.ledger.budget)
         with self._lock:
-            host = self._hosts.setdefault(url, Host(url, self._closing))
-            endpoint = Endpoint(self, host, concurrency, deadline_seconds, dict(usd_per_million or {}))
+            limits = self._limits.setdefault(urlsplit(url).netloc or url, Limits(self._closing))
+            limits.tighten(requests_per_minute, tokens_per_minute)
+            host = self._hosts.setdefault(url, Host(url, limits, self._closing))
+            endpoint = Endpoint(self, host, concurrency, deadline_seconds, price, model)
             self._endpoints.append(endpoint)
             return endpoint
 
@@ -127,12 +110,39 @@ class RequestLayer:
     def usage(self) -> Usage:
         """Everything spent through this layer so far, failed attempts included."""
         with self._lock:
-            return self._usage
+            return self._usage + Usage(cached=self._from_cache)
 
     def spend(self, usage: Usage) -> None:
         """Add to the count of what was spent."""
         with self._lock:
-            self._usage = self._usage + usage
+            if usage is FROM_CACHE:
+                self._from_cache += 1
+            else:
+                self._usage = self._usage + usage
+
+    def cached(self, call: Call) -> Answer | None:
+        """Return the reply to an equal call from the request cache, None where there is none."""
+        return self.all_cached([call]).get(call.cache_key)
+
+    def all_cached(self, calls: Sequence[Call]) -> dict[str, Answer]:
+        """Return the replies that are in the request cache, by `Call.cache_key`."""
+        if self.cache is None:
+            return {}
+        rows = self.cache.get_many([call.cache_key for call in calls])
+        return {key: Answer.from_row(row) for key, row in rows.items()}
+
+    def store(self, call: Call, answer: Answer) -> None:
+        """Keep an answer as the reply to `call`; also one that came another way, such as in a batch."""
+        self.keep(call.cache_key, answer, call.identity.get("model", "") if isinstance(call.identity, dict) else "")
+
+    def keep(self, key: str, answer: Answer, model: str = "") -> None:
+        """Keep an answer under a call's `cache_key`.
+
+        Raises:
+            RunError: it cannot be stored.
+        """
+        if self.cache is not None:
+            self.cache.put(key, answer.to_row(), model)
 
     def note(self, text: str) -> None:
         """Keep something the user should know, once."""
@@ -143,81 +153,31 @@ class RequestLayer:
     def close(self) -> None:
         """Cancel what is not in flight, let the rest end by itself, close the cache."""
         self._closing.set()
+        for limits in self._limits.values():
+            limits.wake()
+        self.ledger.close()
         for endpoint in self._endpoints:
             endpoint.workers.stop()
         if self.cache is not None and not self._flying:  # a reply that still arrives is kept
             self.cache.close()
 
 
-class Host:
-    """What is known about one server: whether it ever answered, and until when it wants to be left alone."""
-
-    def __init__(self, url: str, closing: threading.Event) -> None:
-        self.url = url
-        self.answered = 0
-        self.given_up = 0
-        self.fatal: EndpointError | None = None
-        self._quiet_until = 0.0
-        self._closing = closing
-        self._lock = threading.Lock()
-
-    def pause(self, seconds: float) -> None:
-        """Keep every worker from this server for `seconds`."""
-        with self._lock:
-            self._quiet_until = max(self._quiet_until, time.monotonic() + seconds)
-
-    def wait_for_turn(self) -> None:
-        """Wait while the server wants quiet, then a little longer so that not all workers come back at once.
-
-        Raises:
-            EndpointError: the server was found to be unusable in the meantime.
-        """
-        while (seconds := self._quiet_until - time.monotonic()) > 0:
-            self.sleep(seconds + random.uniform(0, min(1.0, 0.1 * seconds)))
-        if self.fatal is not None:
-            raise self.fatal
-
-    def sleep(self, seconds: float) -> None:
-        """Sleep, or raise when the layer closes."""
-        if self._closing.wait(seconds):
-            raise CancelledError
-
-    def succeed(self) -> None:
-        """Note an answer."""
-        with self._lock:
-            self.answered += 1
-
-    def give_up(self, problem: CallError) -> None:
-        """Note a call that was given up.
-
-        Raises:
-            EndpointError: nothing ever worked, and this problem will not go away by itself.
-        """
-        with self._lock:
-            self.given_up += 1
-            telling = problem.status in (None, 401, 402, 403, 404) or self.given_up >= HOPELESS
-            if self.answered == 0 and telling and self.fatal is None:
-                self.fatal = EndpointError(f"{self.url}: {problem}{'; ' if problem.advice else ''}{problem.advice}")
-        if self.fatal is not None:
-            raise self.fatal
-
-    def give_out(self, message: str) -> EndpointError:
-        """Declare the server unusable for now."""
-        with self._lock:
-            self.fatal = self.fatal or EndpointError(f"{self.url}: {message}")
-            return self.fatal
-
-
-class Endpoint:
+class Endpoint(Till):
     """One plug-in's door to a server: its own limit on requests in flight, its own prices."""
 
     def __init__(
-        self, layer: RequestLayer, host: Host, concurrency: int, deadline_seconds: float, price: dict[Any, float]
+        self,
+        layer: RequestLayer,
+        host: Host,
+        concurrency: int,
+        deadline_seconds: float,
+        price: dict[str, float],
+        model: str = "",
     ) -> None:
+        super().__init__(layer.ledger, price, lambda text: layer.note(f"{host.url} ({model}) {text}"))
         self.layer = layer
         self.host = host
         self.deadline_seconds = deadline_seconds
-        self.price = price
         self.workers = Workers(concurrency, "request")
 
     def outcomes(self, calls: Sequence[Call]) -> Iterator[Outcome]:
@@ -225,81 +185,123 @@ class Endpoint:
 
         Raises:
             EndpointError: the server cannot be used at all.
-            RunError: the cache cannot be written.
+            BudgetError: the next call does not fit into the budget; every reply that arrived is kept.
+            RunError: the cache or the ledger cannot be written.
         """
         done: SimpleQueue[tuple[Call, Future[Outcome], bool]] = SimpleQueue()
         waiting = 0
+        cached = self.layer.all_cached(calls)
         for call in calls:
-            key = digest(call.identity, 40)
-            if (answer := self._cached(key)) is not None:
+            if (answer := cached.get(call.cache_key)) is not None:
                 yield self._from_cache(call, answer)
                 continue
-            future, mine = self._submit(call, key)
+            if self.layer.cached_only:
+                message = "the reply is not in the request cache, and nothing is sent (cached only)"
+                failure = Failure(stage="request", key=call.key, kind="provider", message=message)
+                yield Outcome(call, None, failure.usage, failure)
+                continue
+            future, mine = self._submit(call)
             future.add_done_callback(lambda future, call=call, mine=mine: done.put((call, future, mine)))  # type: ignore[misc]
             waiting += 1
         for _ in range(waiting):
             call, future, mine = done.get()
             outcome = future.result()
             if not mine:  # another caller made this very call: it is the one who paid
-                usage = Usage(cached=1) if outcome.answer else Usage()
+                usage = FROM_CACHE if outcome.answer else Usage()
                 self.layer.spend(usage)
                 outcome = Outcome(call, outcome.answer, usage, outcome.failure and _keyed(outcome.failure, call.key))
             yield outcome
 
-    def _submit(self, call: Call, key: str) -> tuple[Future[Outcome], bool]:
+    def _submit(self, call: Call) -> tuple[Future[Outcome], bool]:
         """Return the future of this call, and whether it is a new one."""
-        flying = self.layer._flying
+        flying, key = self.layer._flying, call.cache_key
         with self.layer._lock:
             future = flying.get(key)
             if future is not None:
                 return future, False
-            future = flying[key] = self.workers.submit(lambda: self._ask(call, key))
+            future = flying[key] = self.workers.submit(lambda: self._ask(call))
         future.add_done_callback(lambda _: flying.pop(key, None))
         return future, True
 
-    def _cached(self, key: str) -> Answer | None:
-        stored = self.layer.cache.get(key) if self.layer.cache is not None else None
-        return None if stored is None else Answer(**stored)
-
     def _from_cache(self, call: Call, answer: Answer) -> Outcome:
-        usage = Usage(cached=1)
-        self.layer.spend(usage)
-        return Outcome(call, answer, usage)
+        self.layer.spend(FROM_CACHE)
+        return Outcome(call, answer, FROM_CACHE)
 
-    def _ask(self, call: Call, key: str) -> Outcome:
-        """Make the call, again where that can help, and keep the answer."""
-        if (answer := self._cached(key)) is not None:  # it arrived between the first look and this one
-            return self._from_cache(call, answer)
+    def _ask(self, call: Call) -> Outcome:
+        """Make the call unless somebody else has; while it is being made no other process makes it."""
+        with self._claimed(call) as answer:
+            return self._make(call) if answer is None else self._from_cache(call, answer)
+
+    @contextmanager
+    def _claimed(self, call: Call) -> Iterator[Answer | None]:
+        """Hold the claim on a call, or wait for the reply that another process gets; hand out that reply."""
+        cache, pause = self.layer.cache, LOOK_AGAIN_SECONDS[0]
+        if cache is None:
+            yield None
+            return
+        while not cache.claim(call.cache_key):
+            if (answer := self.layer.cached(call)) is not None:
+                yield answer
+                return
+            self.host.sleep(pause)
+            pause = min(1.5 * pause, LOOK_AGAIN_SECONDS[1])
+        kept = False
+        try:
+            yield None
+            kept = True
+        finally:
+            if not kept:
+                cache.release(call.cache_key)
+
+    def _make(self, call: Call) -> Outcome:
+        """Make attempts until one is answered or no other can help, and keep the answer."""
         attempts = limited = 0
-        self.host.wait_for_turn()
-        deadline = time.monotonic() + self.deadline_seconds
+        deadline = 0.0
         while True:
-            self.host.wait_for_turn()
+            taken = self.host.wait_for_turn(sum(call.bound))
+            deadline = deadline or time.monotonic() + self.deadline_seconds
             attempts += 1
             try:
-                answer = call.send()
+                answer = self._attempt(call, taken)
             except CallError as problem:
                 self.layer.spend(Usage(calls=1))
                 limited += problem.status == 429 or problem.retry == "now"
-                if problem.retry == "now":
+                if problem.retry == "now" or self._worth_another(problem, attempts - limited, attempts, deadline):
                     continue
-                if not self._worth_another(problem, attempts - limited, attempts, deadline):
-                    self.host.give_up(problem)
-                    failure = Failure(
-                        stage="request",
-                        key=call.key,
-                        kind="provider",
-                        message=f"{problem} (given up after {attempts} attempts)",
-                        usage=Usage(calls=attempts),
-                    )
-                    return Outcome(call, None, failure.usage, failure)
-                continue
-            usage = self._usage_of(answer)
-            if self.layer.cache is not None:
-                self.layer.cache.put(key, asdict(answer))
-            self.host.succeed()
+                self.host.give_up(problem)
+                message, usage = f"{problem} (given up after {attempts} attempts)", Usage(calls=attempts)
+                failure = Failure(stage="request", key=call.key, kind="provider", message=message, usage=usage)
+                return Outcome(call, None, usage, failure)
+            usage = self.usage_of(answer)
             self.layer.spend(usage)
-            return Outcome(call, answer, usage.model_copy(update={"calls": attempts}))
+            return Outcome(call, answer, usage.model_copy(update={"calls": attempts}) if attempts > 1 else usage)
+
+    def _attempt(self, call: Call, taken: float) -> Answer:
+        """Make one attempt: reserve what it can cost, send it, keep the answer, settle what it did cost.
+
+        Raises:
+            CallError: there is no answer.
+        """
+        limits, bound = self.host.limits, sum(call.bound)
+        used: int | None = None
+        try:
+            name = self.reserve(call)
+            try:
+                answer = call.send()
+                self.layer.store(call, answer)
+                self.host.succeed()
+                self.settle(name, answer, call.bound)
+            except CallError as problem:
+                if not problem.lost:
+                    used = 0
+                    self.ledger.settle(name, Usage())
+                raise
+            finally:
+                self.ledger.leave(name)
+            used = (answer.prompt_tokens + answer.completion_tokens) or None
+            return answer
+        finally:
+            limits.settle(taken, bound, used)
 
     def _worth_another(self, problem: CallError, failures: int, attempts: int, deadline: float) -> bool:
         """Wait as long as it takes until the call may be tried again; False where it should not be.
@@ -318,26 +320,14 @@ class Endpoint:
         if failures >= (ATTEMPTS if self.host.answered else FIRST_ATTEMPTS):
             return False
         back_off = min(LONGEST_BACK_OFF_SECONDS, BACK_OFF_SECONDS * 2 ** (attempts - 1)) * random.uniform(0.75, 1.25)
-        seconds = back_off if wanted is None else wanted
+        seconds = back_off if wanted is None else max(wanted, min(back_off, SHORTEST_WAIT_SECONDS))
         if time.monotonic() + seconds > deadline:
             return False
-        if problem.status == 429 or wanted is not None:
+        if problem.status in OVERLOADED or wanted is not None:
             self.host.pause(seconds)
         else:
             self.host.sleep(seconds)
         return True
-
-    def _usage_of(self, answer: Answer) -> Usage:
-        """Return what one answered attempt cost."""
-        usd = answer.prompt_tokens * self.price.get("input", 0.0) + answer.completion_tokens * self.price.get(
-            "output", 0.0
-        )
-        return Usage(
-            calls=1,
-            prompt_tokens=answer.prompt_tokens,
-            completion_tokens=answer.completion_tokens,
-            usd=usd / 1e6,
-        )
 
 
 def _keyed(failure: Failure, key: str) -> Failure:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from prefdistill import __version__
 from prefdistill.assembly import Workshop
 from prefdistill.evaluation import Measured, mean_score
 from prefdistill.metrics.further import measure, reference_rows
 from prefdistill.metrics.rates import GapRecovered
+from prefdistill.questions import asked_by, is_paid, price_for
+from prefdistill.recipe import Recipe
 from prefdistill.records import Comparison, EvaluationResult, Policy, RoundResult, Usage
-from prefdistill.run import Fingerprints, read_json, write_json, write_text
+from prefdistill.run import Fingerprints, RunDirectory, read_json, write_json, write_text
 from prefdistill.stages.evaluate import performance_gap
 from prefdistill.stages.report import ReportData, pick_examples, render_report, render_result
 
@@ -48,7 +54,24 @@ def write_result(outcome: Outcome, texts: bool) -> None:
     run, report = outcome.shop.run, report_data(outcome)
     outcome.result = render_result(report)
     write_json(run.result, outcome.result)
+    data = TypeAdapter(ReportData).dump_python(report, mode="json", by_alias=True)
+    write_json(run.report_data, {"texts": texts, "report": data})
     write_text(run.report, render_report(report, texts=texts))
+
+
+def render_again(run: RunDirectory, note: str | None = None) -> bool:
+    """Render report.html again from what it was made from, with a further note; False where there is none yet.
+
+    The tables of `agreement.json` are taken as they are now.
+    """
+    if not run.report_data.exists():
+        return False
+    stored = read_json(run.report_data)
+    report = TypeAdapter(ReportData).validate_python(stored["report"])
+    warnings = tuple(dict.fromkeys((*report.warnings, *([note] if note else []))))
+    report = replace(report, warnings=warnings, agreement=load_agreement(run.path))
+    write_text(run.report, render_report(report, texts=stored["texts"]))
+    return True
 
 
 def report_data(outcome: Outcome) -> ReportData:
@@ -81,12 +104,45 @@ def report_data(outcome: Outcome) -> ReportData:
         test_gold={name: mean for name, each in measured.items() if (mean := mean_score(each.gold)) is not None},
         test_metrics=further_metrics(outcome),
         test_usage=sum((each.usage for each in {id(each): each for each in measured.values()}.values()), Usage()),
+        charged=Usage() if shop.context.requests is None else shop.context.requests.ledger.charged,
+        unpriced=unpriced_judges(recipe),
+        unpriced_writers=unpriced_writers(recipe),
+        agreement=load_agreement(shop.run.path),
         pgr=gap(outcome),
         manifest=_facts(manifest),
         seconds=_seconds(outcome),
         warnings=(*shop.notes, *outcome.warnings, *_request_notes(shop)),
         examples=examples(outcome),
     )
+
+
+def unpriced_judges(recipe: Recipe) -> tuple[str, ...]:
+    """Return the models that the recipe's judges ask and that have no price."""
+    judges = (recipe.judge, recipe.held_out_judge, recipe.evaluate.gold)
+    return _unpriced(teacher for judge in judges for teacher in asked_by(judge, recipe))
+
+
+def unpriced_writers(recipe: Recipe) -> tuple[str, ...]:
+    """Return the models that write drafts and have no price."""
+    writes = "teacher" in recipe.evaluate.baselines or recipe.sample.teacher_drafts
+    writers = (recipe.teacher if writes else None, recipe.sample.sampler)
+    return _unpriced(writer for writer in writers if is_paid(writer))
+
+
+def _unpriced(plugins: Iterable[Any]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(str(each.model) for each in plugins if price_for(each) is None))
+
+
+def load_agreement(folder: Path) -> dict[str, Any] | None:
+    """Return what `agreement.json` holds, None where there is none; why it cannot be read under `error`."""
+    path = folder / "agreement.json"
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        return {"error": f"agreement.json cannot be read ({problem}); make it again with `prefdistill agreement`"}
+    return found if isinstance(found, dict) else {"error": "agreement.json holds no object; make it again"}
 
 
 def _teacher_name(teacher: Any) -> str | None:

@@ -11,6 +11,7 @@ from prefdistill.artefacts import claim
 from prefdistill.assembly import Workshop
 from prefdistill.drafting import Judged
 from prefdistill.errors import RunError, TrainError
+from prefdistill.metrics.flips import flip_rate
 from prefdistill.protocols import TrainingData
 from prefdistill.records import Drop, Message, Policy, PreferencePair, Ranking, TrainResult, digest, seed_of
 from prefdistill.run import Fingerprints, read_json
@@ -32,17 +33,19 @@ class Paired(NamedTuple):
     rankings: tuple[Ranking, ...]
     pairs: tuple[PreferencePair, ...]
     drops: tuple[Drop, ...]
+    flip_rate: float | None = None
+    """Share of the comparisons whose winner changed with the order shown; None where nothing was compared."""
 
 
 def rank_and_pair(shop: Workshop, number: int, judged: Judged) -> Paired:
     """Rank the round's drafts and make its pairs; pure, so always computed anew."""
     drafts = sorted(judged.drafts.values(), key=lambda draft: draft.id)
-    verdicts = judged.verdicts["verdicts"].values()
+    verdicts = list(judged.verdicts["verdicts"].values())
     rankings = tuple(rank_prompts(judged.prompts, drafts, verdicts, shop.rubrics, number))
-    rows = tuple(pair_prompts(judged.prompts, drafts, verdicts, rankings, shop.recipe.pair, number))
+    rows = tuple(pair_prompts(judged.prompts, drafts, verdicts, rankings, shop.recipe.pairing, number))
     pairs = tuple(sorted((row for row in rows if isinstance(row, PreferencePair)), key=lambda pair: pair.id))
     drops = tuple(row for row in rows if isinstance(row, Drop))
-    return Paired(rankings, pairs, drops)
+    return Paired(rankings, pairs, drops, flip_rate(verdicts))
 
 
 def write_pairs(shop: Workshop, number: int, paired: Paired) -> None:
@@ -53,16 +56,31 @@ def write_pairs(shop: Workshop, number: int, paired: Paired) -> None:
     shop.run.rows(folder, "4-drops.jsonl", Drop).rewrite(paired.drops)
 
 
+class Mixed(NamedTuple):
+    """Pairs of earlier rounds that are trained on again."""
+
+    pairs: tuple[PreferencePair, ...]
+    forgotten: dict[str, str] = {}
+    """Those that were drawn and are forgotten by now: id to hash."""
+
+
 def mixed_past(
     shop: Workshop, number: int, pairs: Sequence[PreferencePair], past: Mapping[int, Sequence[PreferencePair]]
-) -> tuple[PreferencePair, ...]:
+) -> Mixed:
     """Return the pairs of earlier rounds that are trained on again, drawn by hash."""
     mix = shop.recipe.train.mix_past
     rounds = [r for r in past if r < number and (mix.rounds == "all" or r >= number - int(mix.rounds))]
-    pool = [pair for r in sorted(rounds) for pair in past[r]]
-    count = round(mix.share / (1.0 - mix.share) * len(pairs))
-    order = sorted(pool, key=lambda pair: seed_of(shop.recipe.seed, "mix", number, pair.id))
-    return tuple(sorted(order[:count], key=lambda pair: pair.id))
+    pool = {pair.id: pair for r in sorted(rounds) for pair in past[r]}
+    gone = {key: mark for r in sorted(rounds) for key, mark in shop.forgotten_pairs(r).items()}
+    count = round(mix.share / (1.0 - mix.share) * (len(pairs) + len(shop.forgotten_pairs(number))))
+    order = sorted([*pool, *gone], key=lambda key: seed_of(shop.recipe.seed, "mix", number, key))
+    drawn = sorted(order[:count])
+    return Mixed(tuple(pool[key] for key in drawn if key in pool), {key: gone[key] for key in drawn if key in gone})
+
+
+def marks_of(pairs: Sequence[PreferencePair]) -> dict[str, str]:
+    """Return each pair's hash by its id: what a training's fingerprint keeps of it."""
+    return {pair.id: digest(pair.model_dump(mode="json")) for pair in pairs}
 
 
 def policy_fingerprint(shop: Workshop, policy: Policy) -> str:
@@ -76,26 +94,28 @@ def policy_fingerprint(shop: Workshop, policy: Policy) -> str:
 
 
 def train_policy(
-    shop: Workshop, number: int, paired: Paired, past: Sequence[PreferencePair], previous: Policy, probes: Judged
+    shop: Workshop, number: int, paired: Paired, past: Mixed, previous: Policy, probes: Judged
 ) -> TrainResult:
     """Write the round's pairs and train its policy on them and on past ones, or return the one that is there already.
 
     Raises:
         TrainError: the trainer cannot train on these pairs.
     """
-    recipe, folder, pairs = shop.recipe, shop.run.round(number), (*paired.pairs, *past)
+    recipe, folder, pairs = shop.recipe, shop.run.round(number), (*paired.pairs, *past.pairs)
     start = previous if recipe.loop.start_from == "previous" else shop.base
     reference = shop.base if recipe.train.reference == "base" else previous
+    uses_flip_rate = getattr(recipe.train.trainer, "uses_flip_rate", False)
     fingerprint = digest(
         [
             shop.student_fingerprint,
-            [pair.model_dump(mode="json") for pair in pairs],
+            sorted({**marks_of(pairs), **shop.forgotten_pairs(number), **past.forgotten}.items()),
             recipe.train.trainer.identity(),  # type: ignore[attr-defined]
             recipe.train.reference,
             recipe.seed,
             number,
             policy_fingerprint(shop, start),
             policy_fingerprint(shop, reference),
+            *([shop.trained_flip_rate(number, paired.flip_rate)] if uses_flip_rate else []),
         ]
     )
     target = folder / "5-policy"
@@ -114,7 +134,7 @@ def train_policy(
         )
     started = time.monotonic()
     try:
-        data = TrainingData(tuple(pairs), _probe_texts(probes))
+        data = TrainingData(tuple(pairs), _probe_texts(probes), paired.flip_rate)
         result = shop.trainer.train(data, start, reference, target, seed_of(recipe.seed, "train", number) % 2**31)
     finally:
         marks.note("policy", fingerprint, None, time.monotonic() - started)

@@ -163,6 +163,11 @@ class RunDirectory:
         return self.path / "prompts.jsonl"
 
     @property
+    def forgotten(self) -> Path:
+        """Prompts whose texts were removed on request."""
+        return self.path / "forgotten.jsonl"
+
+    @property
     def baselines(self) -> Path:
         """Drafts and verdicts of base and teacher."""
         return self.path / "baselines"
@@ -194,6 +199,21 @@ class RunDirectory:
         """Return the JSONL file `name` of `folder`."""
         return RowFile(folder / name, kind)
 
+    @property
+    def agreement(self) -> tuple[Path, Path]:
+        """How its judge agrees with people, as JSON and as a page."""
+        return self.path / "agreement.json", self.path / "agreement.html"
+
+    @property
+    def label_files(self) -> Path:
+        """Names of the label files that are not in the run folder."""
+        return self.path / "label-files.json"
+
+    @property
+    def report_data(self) -> Path:
+        """What the report was rendered from."""
+        return self.path / "report.json"
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the run for this process; the operating system lets go when the process ends, however it ends.
@@ -204,7 +224,9 @@ class RunDirectory:
         from filelock import FileLock, Timeout
 
         with disk_errors(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if not self.path.exists():
+                self.path.mkdir(mode=0o700, exist_ok=True)
             lock = FileLock(self.path / ".lock")
             try:
                 lock.acquire(timeout=0)

@@ -21,8 +21,6 @@ Compare = Callable[[Sequence[Pair]], Mapping[Pair, float | None]]
 
 AVERAGE_DRAWS = 1.0
 """In the fit each draft has also drawn so many comparisons with an average one, so that no strength is infinite."""
-SEARCHED = 12
-"""Up to so many drafts a Swiss tournament may last until everyone has met everyone; above, for half as many rounds."""
 
 
 def run_scheme(scheme: Scheme, ids: Iterable[str], compare: Compare, rounds: int = 3) -> dict[Pair, float]:
@@ -46,12 +44,11 @@ def run_scheme(scheme: Scheme, ids: Iterable[str], compare: Compare, rounds: int
 
 def _run_swiss(ids: Sequence[str], compare: Compare, rounds: int) -> dict[Pair, float]:
     """Pair neighbours in the standing, round after round; nobody meets twice, and nobody sits out twice."""
-    most = len(ids) - 1 + len(ids) % 2 if len(ids) <= SEARCHED else len(ids) // 2
     drawn = sorted(ids, key=lambda each: (digest(each), each))
     compared: dict[Pair, float] = {}
     met: set[Pair] = set()
     rested: list[str] = []
-    for _ in range(min(rounds, most)):
+    for _ in range(rounds):
         share = win_probabilities(compared, ids)
         standing = sorted(drawn, key=lambda each: -round(share.get(each, 0.5), 9))
         pairs = _next_round(standing, met, rested)
@@ -77,18 +74,17 @@ def _next_round(standing: Sequence[str], met: Collection[Pair], rested: Collecti
 
 
 def _matched(standing: Sequence[str], met: Collection[Pair]) -> list[Pair] | None:
-    """Pair each with the nearest one below that it has not met; None where not everyone can be paired."""
-    if not standing:
-        return []
-    top = standing[0]
-    for place in range(1, len(standing)):
-        pair = _sorted_pair(top, standing[place])
-        if pair in met:
-            continue
-        rest = _matched([*standing[1:place], *standing[place + 1 :]], met)
-        if rest is not None:
-            return [pair, *rest]
-    return None
+    """Pair each with one close by that it has not met (minimum-weight matching); None where not everyone can be."""
+    from networkx import Graph, max_weight_matching
+
+    graph = Graph()  # of places, not of ids, whose hashes differ from process to process
+    for one, other in combinations(range(len(standing)), 2):
+        if _sorted_pair(standing[one], standing[other]) not in met:
+            graph.add_edge(one, other, weight=-((other - one) ** 2))
+    found = sorted(sorted(edge) for edge in max_weight_matching(graph, maxcardinality=True))
+    if 2 * len(found) < len(standing):
+        return None
+    return [_sorted_pair(standing[one], standing[other]) for one, other in found]
 
 
 def _sorted_pair(a: str, b: str) -> Pair:

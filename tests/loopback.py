@@ -37,6 +37,10 @@ class Served:
     """reset: no reply; cut: the connection closes in the middle of the body; drip: a byte now and then, for ever."""
     prompt_tokens: int = 100
     completion_tokens: int = 20
+    logprobs: Any = None
+    """The choice's `logprobs`, as it stands."""
+    model: str | None = None
+    """What the reply says that it comes from; the model asked for by default."""
 
 
 Answer = Callable[[dict[str, Any]], Served | str]
@@ -60,6 +64,9 @@ class Loopback:
         """When each came (monotonic seconds)."""
         self.served: list[dict[str, Any]] = []
         """Bodies that were answered with 200, completely."""
+        self.worked: list[tuple[str, int, int]] = []
+        """What it would bill: text of the last message, prompt and completion tokens, of every request that it did the
+        work for; also where the reply was lost on the way."""
         self.keys: list[str] = []
         """Authorization headers."""
         self.in_flight = self.most_in_flight = 0
@@ -117,6 +124,9 @@ class Loopback:
             else:
                 given = self.answer(body)
                 served = Served(given) if isinstance(given, str) else given
+                if served.status == 200:
+                    last = body["messages"][-1]["content"]
+                    self.worked.append((last, served.prompt_tokens, served.completion_tokens))
             await asyncio.sleep(self.latency_seconds + served.delay_seconds)
         finally:
             self.in_flight -= 1
@@ -157,16 +167,24 @@ def completion(body: dict[str, Any], served: Served) -> dict[str, Any]:
         "id": "x",
         "object": "chat.completion",
         "created": 0,
-        "model": body.get("model", ""),
-        "choices": [{"index": 0, "message": message, "finish_reason": served.finish_reason, "logprobs": None}],
+        "model": body.get("model", "") if served.model is None else served.model,
+        "choices": [
+            {"index": 0, "message": message, "finish_reason": served.finish_reason, "logprobs": served.logprobs}
+        ],
         "usage": {**tokens, "total_tokens": sum(tokens.values())},
     }
 
 
 def fenced(body: dict[str, Any], kind: str) -> str | None:
-    """The text that a judge's prompt shows between the markers of `kind` (draft, first, second)."""
-    found = re.search(rf"<({kind}-[0-9a-f]+)>\n(.*)\n</\1>", body["messages"][-1]["content"], flags=re.DOTALL)
-    return found.group(2) if found else None
+    """The text that a judge's prompt shows between the markers of `kind` (draft, first, second).
+
+    Read from the top, each fence to its own closing marker: markers that stand inside a fence are text.
+    """
+    content = body["messages"][-1]["content"]
+    for found in re.finditer(r"<((\w+)-[0-9a-f]{12})>\n(.*?)\n</\1>", content, flags=re.DOTALL):
+        if found.group(2) == kind:
+            return found.group(3)
+    return None
 
 
 def menus(body: dict[str, Any]) -> dict[str, list[str]]:

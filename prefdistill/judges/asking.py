@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, PrivateAttr, model_validator
 
+from prefdistill.batches import SetAside
 from prefdistill.errors import PluginError
 from prefdistill.judges.distributions import distribution, mean, spans
 from prefdistill.judges.prompts import fence, fence_conversation, load_prompt, prompt_hash, render_prompt
@@ -51,7 +53,7 @@ class Member:
 class AskingJudge(Plugin):
     """Whom to ask and how: the options of every judge that asks a teacher."""
 
-    operational: ClassVar[frozenset[str]] = frozenset({"concurrency"})
+    operational: ClassVar[frozenset[str]] = frozenset({"concurrency", "stage_deadline_seconds"})
     prompt_files: ClassVar[tuple[str, ...]] = ("compare",)
     """The files under judges/prompts that it uses."""
     brings_teacher: ClassVar[bool] = False
@@ -63,6 +65,8 @@ class AskingJudge(Plugin):
     """Several teachers instead of one: their scores are averaged, their own judgements kept."""
     concurrency: int | None = Field(default=None, ge=1, le=1024)
     """Most requests in flight; by default what the teacher says."""
+    stage_deadline_seconds: float | None = Field(default=None, gt=0.0)
+    """Most time for judging once all drafts are there, waits for batches left out; then the run stops, to go on later."""
     reason: Reason = "brief"
     """Whether the teacher writes its reason before its verdict: none, brief (one sentence) or full."""
     scoring: Scoring = "auto"
@@ -195,10 +199,16 @@ class AskingJudge(Plugin):
     def ask(self, requests: Sequence[TeacherRequest], member: Member) -> dict[str, Reply | Failure]:
         """Return one teacher's replies by key; failures are of stage judge."""
         replies: dict[str, Reply | Failure] = {}
-        for reply in member.teacher.replies(requests) if requests else ():
-            if isinstance(reply, Failure):
-                reply = reply.model_copy(update={"stage": "judge", "member": member.name})
-            replies[reply.key] = reply
+        try:
+            for reply in member.teacher.replies(requests) if requests else ():
+                if isinstance(reply, Failure):
+                    reply = reply.model_copy(update={"stage": "judge", "member": member.name})
+                replies[reply.key] = reply
+        except SetAside:  # the rest of the panel is asked now, so that one batch each is enough
+            for other in self.members[self.members.index(member) + 1 :]:
+                with suppress(SetAside):
+                    list(other.teacher.replies(requests))
+            raise
         for request in requests:
             if request.key not in replies:
                 replies[request.key] = Failure(

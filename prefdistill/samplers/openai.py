@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
@@ -42,7 +42,17 @@ class OpenAISampler(Plugin):
     """Samples the student through chat completions (vLLM, `transformers serve`, a hosted endpoint, …)."""
 
     operational: ClassVar[frozenset[str]] = frozenset(
-        {"base_url", "api_key_env", "concurrency", "timeout_seconds", "deadline_seconds", "adapter_root"}
+        {
+            "base_url",
+            "api_key_env",
+            "concurrency",
+            "timeout_seconds",
+            "deadline_seconds",
+            "requests_per_minute",
+            "tokens_per_minute",
+            "usd_per_million",
+            "adapter_root",
+        }
     )
 
     model: str = Field(min_length=1)
@@ -68,6 +78,12 @@ class OpenAISampler(Plugin):
     """For one attempt."""
     deadline_seconds: float = Field(default=900.0, gt=0.0)
     """For one draft with all its retries."""
+    requests_per_minute: float | None = Field(default=None, gt=0.0)
+    """Most requests in any minute, together with all others to the same host; None for no limit."""
+    tokens_per_minute: float | None = Field(default=None, gt=0.0)
+    """Most prompt and completion tokens in any minute, likewise."""
+    usd_per_million: dict[Literal["input", "output"], Annotated[float, Field(ge=0.0)]] | None = None
+    """US dollars per million tokens, `{input: …, output: …}`; by default as the price table says, else free."""
 
     _context: RunContext | None = PrivateAttr(default=None)
     _endpoint: Endpoint | None = PrivateAttr(default=None)
@@ -105,7 +121,15 @@ class OpenAISampler(Plugin):
             )
         api_key(self.base_url, self.api_key_env)
         self._context = context
-        self._endpoint = context.requests.endpoint(self.base_url.rstrip("/"), self.concurrency, self.deadline_seconds)
+        self._endpoint = context.requests.endpoint(
+            self.base_url.rstrip("/"),
+            self.concurrency,
+            self.deadline_seconds,
+            self.usd_per_million,
+            model=self.model,
+            requests_per_minute=self.requests_per_minute,
+            tokens_per_minute=self.tokens_per_minute,
+        )
 
     def close(self) -> None:
         """Close the connections."""
@@ -125,13 +149,8 @@ class OpenAISampler(Plugin):
         context, endpoint = self._context, self._endpoint
         if context is None or endpoint is None:
             raise SampleError("sampler openai: asked before it was opened; call open(context) first")
-        path = adapter_path(policy, context.directory)
-        weights = ""
-        if path is not None:
-            weights = hashlib.sha256((path / "adapter_model.safetensors").read_bytes()).hexdigest()[:16]
-        chat = self._chat(self._served_name(context, policy, path, weights))
+        calls = self.calls(policy, requests, publish=True)
         began, tokens = time.perf_counter(), 0
-        calls = [self._call(chat, request, weights) for request in requests]
         for done, outcome in enumerate(endpoint.outcomes(calls), start=1):
             answer = to_completion(outcome)
             tokens += answer.tokens if isinstance(answer, Completion) else 0
@@ -139,6 +158,25 @@ class OpenAISampler(Plugin):
             note = f"{done / seconds:,.0f} drafts/s {tokens / seconds:,.0f} tokens/s"
             context.progress("sample", done, len(requests), note)
             yield answer
+
+    def calls(self, policy: Policy, requests: Sequence[SampleRequest], publish: bool = False) -> list[Call]:
+        """Return the calls that drafts are asked for by; the policy's adapter is sent to the server to `publish` it.
+
+        Raises:
+            SampleError: the policy has an adapter that the server does not have, or cannot load.
+        """
+        context = self._context
+        if context is None:
+            raise SampleError("sampler openai: asked before it was opened; call open(context) first")
+        path = adapter_path(policy, context.directory)
+        weights, name = "", self.model
+        if path is not None:
+            weights = hashlib.sha256((path / "adapter_model.safetensors").read_bytes()).hexdigest()[:16]
+            name = self._served_name(context, policy, weights)
+            if publish and name != self._published:
+                self._publish(name, self._server_path(path))
+        chat = self._chat(name)
+        return [self._call(chat, request, weights) for request in requests]
 
     def _chat(self, name: str) -> ChatModel:
         if name not in self._chats:
@@ -165,20 +203,15 @@ class OpenAISampler(Plugin):
         call = own.call(asked)
         return dataclasses.replace(call, identity={**call.identity, "draft": request.key, "weights": weights})
 
-    def _served_name(self, context: RunContext, policy: Policy, path: Path | None, weights: str) -> str:
-        """Return the name under which the server has the policy, after publishing its adapter where needed."""
-        if path is None:
-            return self.model
+    def _served_name(self, context: RunContext, policy: Policy, weights: str) -> str:
+        """Return the name under which the server has a policy with an adapter."""
         if self.adapter_sync == "none":
             raise SampleError(
                 f"sampler openai: asked for the policy of round {policy.round}, but {self.base_url} serves "
                 f"{self.model} alone; set sample.adapter_sync: vllm, or loop.mode: offline"
             )
         run = re.sub(r"[^A-Za-z0-9._-]", "-", context.directory.name)
-        name = f"{run}-round-{policy.round:02d}-{weights[:8]}"
-        if name != self._published:
-            self._publish(name, self._server_path(path))
-        return name
+        return f"{run}-round-{policy.round:02d}-{weights[:8]}"
 
     def _server_path(self, path: Path) -> str:
         if self.adapter_root is None:

@@ -12,3 +12,6 @@ from pathlib import Path
 
 STUDENT_DIRECTORY = Path(__file__).parent / "student"
 """Folder of the shipped student: config, float16 weights, tokenizer with chat template."""
+
+JUDGE_DIRECTORY = Path(__file__).parent / "judge"
+"""Folder of the shipped judge language model, in the same form."""

@@ -10,13 +10,14 @@ at about 32,000 examples.
 from __future__ import annotations
 
 import argparse
-import math
 import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prefdistill.sandbox import tiny_model
+from prefdistill.sandbox.tiny_model import PAD, VOCABULARY, build_model, build_optimizer, id_of, save
 from prefdistill.sandbox.world import NAMES, notes
 from prefdistill.sandbox.writer import write_mixture
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerFast
 
-END, PAD = "<|end|>", "<|pad|>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
@@ -34,29 +34,8 @@ CHAT_TEMPLATE = (
 )
 """Each turn is its role's token, the content and the end token; nothing follows the end token."""
 
-WORDS = r" ?\d{1,2}:\d\d| ?\p{L}+(?:['’]\p{L}+)?| ?\d+|\n+| ?[^\s\p{L}\p{N}]+|\s"
-"""How text is cut before the byte-level BPE; a time of day stays whole, which makes it one token to copy."""
-
-COMMON_ENGLISH = (
-    "the of and to in is that it was for on are with as his they be at one have this from or had by but some what "
-    "there we can out other were all your when up use word how said an each which she do their time if will way "
-    "about many then them would write like so these her long make thing see him two has look more day could go "
-    "come did number sound no most people my over know water than call first who may down side been now find any "
-    "new work part take get place made live where after back little only round man year came show every good me "
-    "give our under name very through just form sentence great think say help low line differ turn cause much "
-    "mean before move right boy old too same tell does set three want air well also play small end put home read "
-    "hand port large spell add even land here must big high such follow act why ask men change went light kind "
-    "off need house picture try us again animal point mother world near build self earth father head stand own "
-    "page should country found answer school grow study"
-)
-"""Everyday words for the tokenizer's last merges, so that other texts are not spelt letter by letter."""
-
-VOCABULARY, CONTEXT = 1344, 4096
-WIDTH, INNER, LAYERS, HEADS = 192, 512, 4, 6
 EXAMPLES, BATCH, STEPS = 32_000, 32, 1_000
-LEARNING_RATE, WARM_UP, WEIGHT_DECAY = 3e-3, 80, 0.05
-INITIAL_SPREAD = 0.06
-"""Standard deviation of the first weights: near 1 / sqrt(width), where so narrow a model learns fastest."""
+LEARNING_RATE = 3e-3
 NAME_WEIGHT = 4.0
 """How much more a name counts in the loss than another token: who signs is by far the last thing to be learned."""
 
@@ -70,43 +49,7 @@ def examples(n: int, seed: int) -> Iterator[tuple[str, str]]:
 
 def build_tokenizer(pairs: list[tuple[str, str]]) -> PreTrainedTokenizerFast:
     """Train the byte-level BPE tokenizer and give it the chat template; any text can be encoded and decoded back."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(WORDS), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=[PAD, END, *ROLES],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    own = [text for pair in pairs for text in pair]
-    tokenizer.train_from_iterator([*own, *(f" {COMMON_ENGLISH}" for _ in range(4))], trainer)
-    if tokenizer.get_vocab_size() != VOCABULARY:
-        raise ValueError(f"tokenizer: {tokenizer.get_vocab_size()} tokens, expected {VOCABULARY}")
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token=END,
-        pad_token=PAD,
-        additional_special_tokens=list(ROLES),
-        model_max_length=CONTEXT,
-        clean_up_tokenization_spaces=False,
-        padding_side="left",
-    )
-    fast.chat_template = CHAT_TEMPLATE
-    return fast
-
-
-def id_of(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
-    """Return the id of one token."""
-    return int(tokenizer.get_vocab()[token])
+    return tiny_model.build_tokenizer((text for pair in pairs for text in pair), ROLES, CHAT_TEMPLATE)
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, pairs: list[tuple[str, str]]) -> list[tuple[list[int], int]]:
@@ -148,30 +91,6 @@ def batches(
         yield ids, mask, torch.where((place >= heads) & (mask > 0), ids, -100)
 
 
-def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Any:
-    """Build the untrained student: a small Llama whose linear layers are all multiples of 64 wide."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(seed)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=VOCABULARY,
-            hidden_size=WIDTH,
-            intermediate_size=INNER,
-            num_hidden_layers=LAYERS,
-            num_attention_heads=HEADS,
-            num_key_value_heads=HEADS,
-            max_position_embeddings=CONTEXT,
-            tie_word_embeddings=False,
-            initializer_range=INITIAL_SPREAD,
-            bos_token_id=None,
-            eos_token_id=id_of(tokenizer, END),
-            pad_token_id=id_of(tokenizer, PAD),
-        )
-    )
-
-
 def train(
     model: Any, encoded: list[tuple[list[int], int]], tokenizer: PreTrainedTokenizerFast, steps: int, seed: int
 ) -> float:
@@ -182,19 +101,7 @@ def train(
     weights = torch.ones(VOCABULARY)
     weights[names] = NAME_WEIGHT
 
-    matrices = [weight for weight in model.parameters() if weight.dim() > 1]
-    vectors = [weight for weight in model.parameters() if weight.dim() <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": vectors, "weight_decay": 0.0}],
-        lr=LEARNING_RATE,
-        betas=(0.9, 0.98),
-    )
-
-    def rate(step: int) -> float:
-        decay = 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
-        return min(1.0, (step + 1) / WARM_UP) * (0.02 + 0.98 * decay)
-
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+    optimizer, schedule = build_optimizer(model, LEARNING_RATE, steps)
     losses: list[float] = []
     right: list[float] = []
     began = time.perf_counter()
@@ -221,17 +128,11 @@ def train(
 
 def build_student(out: Path, seed: int, steps: int = STEPS, count: int = EXAMPLES) -> float:
     """Build the student and write its folder: float16 weights, configs, tokenizer, template; return the final loss."""
-    import torch
-    from transformers import GenerationConfig
-
     pairs = list(examples(count, seed))
     tokenizer = build_tokenizer(pairs[:20_000])
     model = build_model(tokenizer, seed)
     loss = train(model, encode(tokenizer, pairs), tokenizer, steps, seed)
-    model.generation_config = GenerationConfig(eos_token_id=id_of(tokenizer, END), pad_token_id=id_of(tokenizer, PAD))
-    out.mkdir(parents=True, exist_ok=True)
-    model.to(torch.float16).save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    save(model, tokenizer, out)
     return loss
 
 

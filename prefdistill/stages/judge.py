@@ -6,6 +6,7 @@ Nothing that a judge does wrong becomes a label: a judge that raises, or a verdi
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 
@@ -33,10 +34,11 @@ def judge_prompts(
 
     Raises:
         PrefdistillError: one that is no `JudgeError`, such as an unreachable teacher: no later group can do better.
+        JudgeError: the judge's `stage_deadline_seconds` are over, counted from when all groups are there.
     """
     workers = Workers(threads_for(judge, threads), "judge")
     done: SimpleQueue[Verdict | BaseException] = SimpleQueue()
-    owed = 0
+    owed = finished = 0
 
     def work(prompt: Prompt, drafts: Sequence[Draft]) -> None:
         try:
@@ -49,21 +51,28 @@ def judge_prompts(
             workers.submit(lambda prompt=prompt, drafts=tuple(drafts): work(prompt, drafts))  # type: ignore[misc]
             owed += 1
             while (verdict := _next(done, wait=False)) is not None:
-                owed -= 1
+                owed, finished = owed - 1, finished + 1
                 yield verdict
+        limit = getattr(judge, "stage_deadline_seconds", None)
+        until = None if limit is None else time.monotonic() + limit
         while owed:
-            verdict = _next(done, wait=True)
-            assert verdict is not None
-            owed -= 1
+            verdict = _next(done, wait=True, until=until)
+            if verdict is None:
+                raise JudgeError(
+                    f"judge {getattr(judge, '_use', '') or type(judge).__name__}: stopped after stage_deadline_seconds "
+                    f"({limit:g}): {finished} of {finished + owed} prompts are done; every verdict and every reply that "
+                    "arrived is kept: run the same command again to go on, or raise stage_deadline_seconds"
+                )
+            owed, finished = owed - 1, finished + 1
             yield verdict
     finally:
         workers.stop()
 
 
-def _next(done: SimpleQueue[Verdict | BaseException], wait: bool) -> Verdict | None:
-    """Return the next finished verdict, None where there is none yet; raise what a worker raised."""
+def _next(done: SimpleQueue[Verdict | BaseException], wait: bool, until: float | None = None) -> Verdict | None:
+    """Return the next finished verdict, None where there is none yet or `until` is over; raise what a worker raised."""
     try:
-        result = done.get(block=wait)
+        result = done.get(wait, None if until is None else max(0.0, until - time.monotonic()))
     except Empty:
         return None
     if isinstance(result, BaseException):

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
 
+from prefdistill.batches import BatchDesk, BatchDoor
 from prefdistill.chat import ChatModel, Structured, TokensParameter, api_key, without_secrets
 from prefdistill.errors import PluginError
 from prefdistill.plugins import Plugin
 from prefdistill.protocols import Reply, RunContext, TeacherRequest
-from prefdistill.records import Failure, digest
+from prefdistill.records import Failure, FailureKind, digest
 from prefdistill.requests import Endpoint, Outcome
 
 
@@ -29,6 +31,10 @@ class OpenAITeacher(Plugin):
             "deadline_seconds",
             "max_tokens_parameter",
             "usd_per_million",
+            "requests_per_minute",
+            "tokens_per_minute",
+            "batch",
+            "batch_discount",
         }
     )
 
@@ -54,11 +60,21 @@ class OpenAITeacher(Plugin):
     """For one attempt."""
     deadline_seconds: float = Field(default=600.0, gt=0.0)
     """For one call with all its retries."""
+    requests_per_minute: float | None = Field(default=None, gt=0.0)
+    """Most requests in any minute, together with all others to the same host; None for no limit."""
+    tokens_per_minute: float | None = Field(default=None, gt=0.0)
+    """Most prompt and completion tokens in any minute, likewise."""
     usd_per_million: dict[Literal["input", "output"], Annotated[float, Field(ge=0.0)]] | None = None
-    """US dollars per million tokens, so that the run can say what it cost: `{input: …, output: …}`."""
+    """US dollars per million tokens, `{input: …, output: …}`; by default as the price table says."""
+
+    batch: bool = False
+    """Judge through the server's Batch API: half the price at OpenAI, replies within 24 hours. Drafts are written live."""
+    batch_discount: float = Field(default=0.5, ge=0.0, le=1.0)
+    """What a request in a batch costs, as a share of the model's price."""
 
     _chat: ChatModel | None = PrivateAttr(default=None)
     _endpoint: Endpoint | None = PrivateAttr(default=None)
+    _door: BatchDoor | None = PrivateAttr(default=None)
 
     @field_validator("extra_body")
     @classmethod
@@ -119,11 +135,27 @@ class OpenAITeacher(Plugin):
             extra_body=self.extra_body,
         )
         self._endpoint = context.requests.endpoint(
-            self._chat.base_url, self.concurrency, self.deadline_seconds, self.usd_per_million
+            self._chat.base_url,
+            self.concurrency,
+            self.deadline_seconds,
+            self.usd_per_million,
+            model=self.model,
+            requests_per_minute=self.requests_per_minute,
+            tokens_per_minute=self.tokens_per_minute,
         )
+        if self.batch and not context.requests.cached_only:
+            if context.requests.cache is None:
+                raise PluginError(
+                    "teacher.batch: replies of a batch are kept in the request cache, which is off; set `cache:` to "
+                    "user or to a path, or teacher.batch to false"
+                )
+            desk = BatchDesk.of(context.requests, context.directory)
+            self._door = BatchDoor(desk, self._chat, self._endpoint, context.requests.cache, self.batch_discount)
 
     def close(self) -> None:
         """Close the connections."""
+        if self._door is not None:
+            self._door.close()
         if self._chat is not None:
             self._chat.close()
 
@@ -135,13 +167,18 @@ class OpenAITeacher(Plugin):
         """
         if self._chat is None or self._endpoint is None:
             raise PluginError("teacher openai: asked before it was opened; call open(context) first")
-        calls = []
+        chat, temperature, calls = self._chat, self.temperature, []
         for request in requests:
-            if request.temperature is None and self.temperature is not None:
-                request = TeacherRequest(**{**request.__dict__, "temperature": self.temperature})
-            calls.append(self._chat.call(request))
-        for outcome in self._endpoint.outcomes(calls):
-            yield to_reply(outcome)
+            if request.temperature is None and temperature is not None:
+                request = replace(request, temperature=temperature)
+            calls.append(chat.call(request))
+        desk: BatchDesk | None = self._endpoint.layer.memory.get("batches")
+        if desk is None or not desk.collecting:
+            yield from map(to_reply, self._endpoint.outcomes(calls))
+        elif self._door is None:  # live, beside teachers that are asked in batches
+            yield from map(to_reply, map(desk.counted, self._endpoint.outcomes(calls)))
+        else:
+            yield from map(to_reply, self._door.outcomes(calls))
 
 
 def to_reply(outcome: Outcome) -> Reply | Failure:
@@ -150,17 +187,17 @@ def to_reply(outcome: Outcome) -> Reply | Failure:
     if answer is None:
         assert outcome.failure is not None
         return outcome.failure.model_copy(update={"stage": "teacher"})
-    failure = Failure(
-        stage="teacher", key=key, kind="empty", message="", reply=answer.text or None, usage=outcome.usage
-    )
+    kind: FailureKind | None = None
+    message, text = "", answer.text or None
     if answer.refusal:
-        return failure.model_copy(update={"kind": "refusal", "message": "the model refused", "reply": answer.refusal})
-    if answer.finish_reason == "length":
+        kind, message, text = "refusal", "the model refused", answer.refusal
+    elif answer.finish_reason == "length":
+        kind = "truncated"
         message = f"the reply was cut at the token limit after {answer.completion_tokens} tokens; raise max_tokens"
-        return failure.model_copy(update={"kind": "truncated", "message": message})
-    if not answer.text.strip():
-        return failure.model_copy(update={"message": "the reply has no text"})
-    logprobs = None
-    if answer.logprobs is not None:
-        logprobs = tuple(tuple((token, value) for token, value in each) for each in answer.logprobs)
-    return Reply(key=key, text=answer.text, finish_reason=answer.finish_reason, usage=outcome.usage, logprobs=logprobs)
+    elif not answer.text.strip():
+        kind, message = "empty", "the reply has no text"
+    if kind is not None:
+        return Failure(stage="teacher", key=key, kind=kind, message=message, reply=text, usage=outcome.usage)
+    return Reply(
+        key=key, text=answer.text, finish_reason=answer.finish_reason, usage=outcome.usage, tokens=answer.tokens
+    )

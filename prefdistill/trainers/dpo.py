@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
@@ -50,6 +50,8 @@ log = logging.getLogger(__name__)
 MICRO_BATCH = {"cpu": 8, "cuda": 8}
 SMOOTHED = ("robust", "exo_pair", "aot")
 """Losses that read `label_smoothing`; TRL ignores it silently for the others."""
+MOST_SMOOTHING = 0.4
+"""Most that a measured flip rate smooths: robust divides by 1 - 2 x, so a step is then five times as long."""
 OWN_KEYS = {
     "output_dir": "the run folder",
     "seed": "the recipe's seed",
@@ -101,8 +103,8 @@ class DPOTrainer(Plugin):
     """sigmoid is DPO; sigmoid_norm length-normalised; sigmoid+sft adds the chosen text's likelihood; rest: see TRL."""
     sft_weight: float = Field(default=1.0, gt=0.0)
     """Weight of the likelihood term of sigmoid+sft."""
-    label_smoothing: float = Field(default=0.0, ge=0.0, lt=0.5)
-    """Assumed share of flipped labels, for the losses robust, exo_pair and aot."""
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)] | Literal["flip_rate"] = 0.0
+    """Assumed share of flipped labels, for robust, exo_pair and aot; flip_rate (robust only): as the round measured."""
     lora: Lora = Lora()
     max_length: int | Literal["auto"] = "auto"
     """Tokens of prompt and completion; auto is the longest pair. What is cut is counted and reported."""
@@ -125,6 +127,8 @@ class DPOTrainer(Plugin):
     def _options_agree(self) -> Self:
         if self.label_smoothing and self.loss not in SMOOTHED:
             raise ValueError(f"label_smoothing is ignored by the loss {self.loss}; use {' or '.join(SMOOTHED)}, or 0")
+        if self.label_smoothing == "flip_rate" and self.loss != "robust":
+            raise ValueError(f"label_smoothing: flip_rate goes with the loss robust; give {self.loss} a number")
         if self.loss == "exo_pair" and not self.label_smoothing:
             raise ValueError("the loss exo_pair needs label_smoothing above 0, such as 0.001")
         for key in self.extra:
@@ -133,6 +137,17 @@ class DPOTrainer(Plugin):
         if isinstance(self.micro_batch, int) and (self.micro_batch < 1 or self.batch_size % self.micro_batch):
             raise ValueError(f"micro_batch {self.micro_batch} does not divide batch_size {self.batch_size}")
         return self
+
+    @property
+    def uses_flip_rate(self) -> bool:
+        """Whether the policy depends on `TrainingData.flip_rate`."""
+        return self.label_smoothing == "flip_rate"
+
+    def smoothing(self, data: TrainingData) -> float:
+        """Return the share of flipped labels that is assumed for these pairs."""
+        if self.label_smoothing != "flip_rate":
+            return self.label_smoothing
+        return min(data.flip_rate or 0.0, MOST_SMOOTHING)
 
     def open(self, context: RunContext) -> None:
         """Keep the run's student, folder and choices, and check `extra` before anything is sampled.
@@ -237,7 +252,8 @@ class DPOTrainer(Plugin):
             adapter=job.directory.resolve().relative_to(run.directory.resolve()).as_posix(),
             round=max(pair.round for pair in job.data.pairs),
         )
-        result = to_result(job, Measured(history, before, after, old, new), policy, self.loss)
+        smoothing = self.smoothing(job.data)
+        result = to_result(job, Measured(history, before, after, old, new), policy, self.loss, smoothing)
         run.choices["last_update"] = result.diagnostics.get("update_per_token")
         metrics.write_text("".join(json.dumps(entry) + "\n" for entry in history), encoding="utf-8")
         (job.directory / "pair_ids.txt").write_text(
@@ -266,7 +282,8 @@ class DPOTrainer(Plugin):
             adapters.append(hashlib.sha256(file.read_bytes()).hexdigest() if file else None)
         pairs = [[row.pair.id, row.prompt_ids, row.chosen_ids, row.rejected_ids] for step in job.steps for row in step]
         student = weights_fingerprint(run.student)
-        return digest([student, self.identity(), adapters, pairs, job.seed, micro, torch.get_num_threads()])
+        parts = [student, self.identity(), adapters, pairs, job.seed, micro, torch.get_num_threads()]
+        return digest([*parts, self.smoothing(job.data)] if self.uses_flip_rate else parts)
 
     def _options(self, job: Job, micro: int, checkpoints: Path) -> dict[str, Any]:
         """Return DPOConfig's options: every default of TRL that is unsafe in a loop is set."""
@@ -280,7 +297,7 @@ class DPOTrainer(Plugin):
             "learning_rate": self.learning_rate,
             "loss_type": names,
             "loss_weights": [1.0, self.sft_weight][: len(names)],
-            "label_smoothing": self.label_smoothing,
+            "label_smoothing": self.smoothing(job.data),
             "max_grad_norm": self.max_grad_norm,
             "warmup_steps": self.warmup_steps,
             # transformers' `constant` ignores warmup_steps without a word.

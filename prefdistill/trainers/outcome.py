@@ -19,8 +19,8 @@ from prefdistill.trainers.pairs import TokenPair, TokenPairs
 if TYPE_CHECKING:
     import torch
 
-FEWEST_MOVED, SMALLEST_KL, FULL_ROUND, LN2_TOLERANCE, MOST_TRUNCATED = 0.5, 0.01, 8, 0.02, 0.01
-"""Thresholds of warnings: share of entries moved, nats an answer, steps, nats, share of pairs."""
+FEWEST_MOVED, SMALLEST_KL, FULL_ROUND, LN2_TOLERANCE, MOST_TRUNCATED, MOST_FLIPPED = 0.5, 0.01, 8, 0.02, 0.01, 0.15
+"""Thresholds of warnings: share of entries moved, nats an answer, steps, nats, share of pairs, of comparisons."""
 REPORTED = ("rewards/chosen", "rewards/rejected", "logps/chosen", "logps/rejected", "entropy", "grad_norm")
 """TRL's numbers that go into the diagnostics."""
 
@@ -61,8 +61,10 @@ class Measured:
     """The probes' scores (nats, tokens) under the start policy and the one made; empty where there are no probes."""
 
 
-def to_result(job: Job, seen: Measured, policy: Policy, loss: str) -> TrainResult:
+def to_result(job: Job, seen: Measured, policy: Policy, loss: str, smoothing: float = 0.0) -> TrainResult:
     """Return the training's record, with a warning for each silent failure that its numbers show.
+
+    `smoothing` is the share of flipped labels that the loss assumed.
 
     Loss, margin and accuracy are means over the last quarter of the steps. The KL is `scoring.kl_estimate` on the
     probes: fixed drafts, so that rounds compare; exact for the first round, whose start policy wrote them.
@@ -83,6 +85,10 @@ def to_result(job: Job, seen: Measured, policy: Policy, loss: str) -> TrainResul
         "chosen_longer": sum(map(operator.gt, chosen, rejected)) / len(chosen),
         "max_length": float(job.rows.max_length),
     }
+    if smoothing or loss == "robust":
+        diagnostics["label_smoothing"] = smoothing
+    if job.data.flip_rate is not None:
+        diagnostics["flip_rate"] = job.data.flip_rate
     if seen.old:
         diagnostics["update_per_token"] = mean_gap(seen.new, seen.old)
     result = TrainResult(
@@ -130,4 +136,27 @@ def warnings_of(result: TrainResult, loss: str) -> Iterator[str]:
             f"{result.truncated} of {result.pairs} pairs have a completion cut at "
             f"{result.diagnostics['max_length']:.0f} tokens, which teaches the student not to stop; raise "
             "train.max_length"
+        )
+    yield from _flip_warnings(result.diagnostics.get("flip_rate"), result.diagnostics.get("label_smoothing"), loss)
+
+
+def _flip_warnings(rate: float | None, smoothing: float | None, loss: str) -> Iterator[str]:
+    """Yield what the round's flip rate means for its labels."""
+    if rate is not None and rate > MOST_FLIPPED and loss == "sigmoid":
+        yield (
+            f"the judge's winner changed with the order shown in {rate:.0%} of the comparisons: pairs whose orders "
+            "disagreed are dropped, but the labels that are left are noisier than the loss assumes; mend the rubric, ask "
+            "a panel, or train with `loss: robust, label_smoothing: flip_rate`"
+        )
+    if loss != "robust" or smoothing is None:
+        return
+    if rate is None and not smoothing:
+        yield (
+            "no comparison was asked in both orders, so no flip rate was measured and `robust` trained as sigmoid; set "
+            "judge.confirm, or give train.label_smoothing a number"
+        )
+    if rate is not None and rate > smoothing:
+        yield (
+            f"the judge's winner changed with the order shown in {rate:.0%} of the comparisons, more than the "
+            f"{smoothing:.0%} of flipped labels that the loss assumed; mend the judge, or raise train.label_smoothing"
         )

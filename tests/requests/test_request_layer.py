@@ -16,9 +16,9 @@ import pytest
 from prefdistill import requests as requests_module
 from prefdistill.errors import RunError
 from prefdistill.protocols import Reply, TeacherRequest
-from prefdistill.records import Failure, Message
+from prefdistill.records import Failure, Message, digest
 from prefdistill.reply_cache import FILE, ReplyCache
-from prefdistill.requests import EndpointError, RequestLayer
+from prefdistill.requests import Answer, Call, EndpointError, RequestLayer
 from tests.conftest import ROOT
 from tests.loopback import Loopback, Served, refused
 from tests.making import opened_teacher
@@ -416,3 +416,12 @@ def test_the_default_cache_is_the_users_own(tmp_path, monkeypatch):
     assert layer.cache is not None
     assert Path(layer.cache.path).is_relative_to(tmp_path / "h" / ".cache")
     layer.close()
+
+
+def test_the_cache_key_is_the_digest_of_the_identity():
+    schema = {"type": "object", "properties": {"ü": {"enum": ["b", "a"]}}}
+    identity = {"schema": schema, "model": "m", "messages": [["user", 'ä\u2028"\n']], "temperature": 0.0, "n": None}
+    for _ in range(2):
+        assert Call("k", identity, lambda: Answer("", "")).cache_key == digest(identity, 40)
+    other = {**identity, "schema": {**schema, "type": "array"}}
+    assert Call("k", other, lambda: Answer("", "")).cache_key == digest(other, 40) != digest(identity, 40)

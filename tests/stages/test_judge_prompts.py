@@ -184,3 +184,31 @@ def test_leaving_early_leaves_no_work_behind():
     count = len(started)
     time.sleep(0.1)
     assert len(started) == count < 200
+
+
+def test_a_stage_that_takes_too_long_stops_with_what_is_done_and_how_to_go_on():
+    release = threading.Event()
+
+    def act(prompt, drafts):
+        if prompt.id != "p0":
+            release.wait(10)
+        return [1.0, 2.0]
+
+    judge = Custom(act, stage_deadline_seconds=0.3)
+    started = time.monotonic()
+    verdicts = judge_prompts(judge, [group(f"p{n}") for n in range(4)], RUBRICS)
+    assert next(verdicts).prompt_id == "p0"
+    with pytest.raises(JudgeError, match=r"stage_deadline_seconds \(0.3\): 1 of 4 prompts are done.*go on"):
+        next(verdicts)
+    assert 0.2 < time.monotonic() - started < 5
+    release.set()
+
+
+def test_time_spent_waiting_for_drafts_is_not_the_judges():
+    def slowly():
+        for number in range(3):
+            time.sleep(0.2)
+            yield group(f"p{number}")
+
+    judge = Custom(lambda prompt, drafts: [1.0, 2.0], stage_deadline_seconds=0.3)
+    assert len(list(judge_prompts(judge, slowly(), RUBRICS))) == 3

@@ -7,7 +7,7 @@ import pytest
 from prefdistill import requests as requests_module
 from prefdistill.errors import PluginError
 from prefdistill.plugins import build_plugin
-from prefdistill.protocols import Reply, RunContext, TeacherRequest
+from prefdistill.protocols import Reply, RunContext, TeacherRequest, Token
 from prefdistill.records import Failure, Message
 from prefdistill.requests import RequestLayer
 from prefdistill.teachers.openai import OpenAITeacher
@@ -189,7 +189,7 @@ def test_odd_but_readable_replies():
         (reply,), _ = ask(server)
     assert isinstance(reply, Reply)
     assert (reply.text, reply.finish_reason) == ("in parts ?", "stop")
-    assert reply.logprobs == ((("x", -0.1), ("y", -9999.0)),)
+    assert reply.tokens == (Token("x", -0.1, (("x", -0.1), ("y", -9999.0))),)
     assert reply.usage.calls == 1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from prefdistill.metrics.rates import GapRecovered
 from prefdistill.records import CriterionScore, EvaluationResult, Outcome, Policy, Prompt, RoundResult, Usage
@@ -90,6 +91,14 @@ class ReportData:
     """Further metrics of the kept policy's test drafts."""
     test_usage: Usage = field(default_factory=Usage)
     """Judging of the test drafts and of both baselines."""
+    charged: Usage = field(default_factory=Usage)
+    """Every paid call of the run, of earlier processes too: judging, writing, lost replies at their bound."""
+    unpriced: tuple[str, ...] = ()
+    """Models that judge and have no price, so that amounts in US dollars are unknown."""
+    unpriced_writers: tuple[str, ...] = ()
+    """Models that write drafts and have no price."""
+    agreement: Mapping[str, Any] | None = None
+    """What `agreement.json` of the run folder holds: tables of how the judge agrees with people."""
     pgr: GapRecovered | None = None
     manifest: Mapping[str, str] = field(default_factory=dict)
     """Facts about machine and software worth a line each."""
@@ -115,6 +124,65 @@ def gate_pass_rate(results: tuple[EvaluationResult, ...], kind: str | None = Non
 def judging(result: RoundResult) -> Usage:
     """Return what the round's judging cost, training and validation drafts together."""
     return result.usage + result.evaluation_usage
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What judging training drafts cost: in all, a pair that was considered (a prompt), and a pair that was kept."""
+
+    usage: Usage
+    considered: int
+    kept: int
+    priced: bool
+    """Whether the price of every token is known."""
+
+    @property
+    def usd(self) -> float | None:
+        """US dollars; None where a price is unknown."""
+        return self.usage.usd if self.priced else None
+
+    @property
+    def usd_per_pair(self) -> float | None:
+        """US dollars a prompt, from whose drafts a pair could be made."""
+        return self.usage.usd / self.considered if self.priced and self.asked and self.considered else None
+
+    @property
+    def usd_per_kept_pair(self) -> float | None:
+        """US dollars a pair that trains."""
+        return self.usage.usd / self.kept if self.priced and self.asked and self.kept else None
+
+    @property
+    def tokens_per_kept_pair(self) -> float | None:
+        """Prompt and completion tokens a pair that trains."""
+        tokens = self.usage.prompt_tokens + self.usage.completion_tokens
+        return tokens / self.kept if self.asked and self.kept else None
+
+    @property
+    def asked(self) -> bool:
+        """Whether any reply was paid for; one from the request cache was paid for by another run."""
+        return self.usage.calls > 0
+
+
+def round_cost(report: ReportData, result: RoundResult) -> Cost:
+    """Return what judging a round's training drafts cost."""
+    considered = int(result.counts.get("prompts", result.pairs + sum(result.drops.values())))
+    return Cost(result.usage, considered, result.pairs, not report.unpriced)
+
+
+def charged_usd(report: ReportData) -> float | None:
+    """Return what every paid call of the run cost; None where a model has no price."""
+    return None if report.unpriced or report.unpriced_writers else report.charged.usd
+
+
+def training_cost(report: ReportData) -> Cost:
+    """Return the same of all rounds together."""
+    costs = [round_cost(report, each) for each in report.rounds]
+    return Cost(
+        sum((each.usage for each in costs), Usage()),
+        sum(each.considered for each in costs),
+        sum(each.kept for each in costs),
+        not report.unpriced,
+    )
 
 
 def round_warnings(result: RoundResult) -> tuple[str, ...]:

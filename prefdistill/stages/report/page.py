@@ -12,8 +12,18 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from prefdistill.records import EvaluationResult, RoundResult, Usage
+from prefdistill.stages.report.agreement import read_agreement
 from prefdistill.stages.report.charts import Chart, Point, Reference, Series, render_chart, render_span, render_swatch
-from prefdistill.stages.report.data import ReportData, find_result, gate_pass_rate, judging, round_warnings
+from prefdistill.stages.report.data import (
+    ReportData,
+    charged_usd,
+    find_result,
+    gate_pass_rate,
+    judging,
+    round_cost,
+    round_warnings,
+    training_cost,
+)
 from prefdistill.stages.report.examples import LONGEST_SHOWN, mark_differences, visible
 from prefdistill.stages.report.verdict import (
     UNIT,
@@ -48,6 +58,9 @@ def render_report(report: ReportData, texts: bool = True) -> str:
         "signed": signed,
         "seconds": _seconds,
         "count": _count,
+        "usd": _usd,
+        "whole": _whole,
+        "failures": _failures,
         "swatch": render_swatch,
     }
     page = environment.get_template("page.html.jinja").render(
@@ -66,7 +79,12 @@ def render_report(report: ReportData, texts: bool = True) -> str:
         kind_counts=list(dict.fromkeys(name for r in report.rounds for each in r.kinds.values() for name in each)),
         matrices=_matrices(report),
         criteria=_criteria(report),
+        agreement=read_agreement(report.agreement),
         spending=[(each.round, judging(each)) for each in report.rounds],
+        pair_costs=[(each.round, round_cost(report, each)) for each in report.rounds if each.train],
+        pairs_total=training_cost(report),
+        unpriced=report.unpriced,
+        charged_usd=charged_usd(report),
         spent=sum((judging(each) for each in report.rounds), report.test_usage),
         free=_free(report),
         stages=_stages(report),
@@ -181,9 +199,32 @@ def _matrices(report: ReportData) -> list[_Matrix]:
     found = [
         matrix("Prompts without a pair, by reason", lambda each: each.drops),
         matrix("Failures, by stage and kind", lambda each: each.failures),
-        matrix("Further counts and shares of the drafts", lambda each: each.counts),
+        matrix("How scores and comparisons were obtained", _judging_counts),
+        matrix("Further counts and shares of the drafts", _draft_counts),
     ]
     return [each for each in found if each.rows]
+
+
+JUDGING = {
+    "path_checked": "scores by a check",
+    "path_logprob": "scores by log-probabilities",
+    "path_sampled": "scores by samples",
+    "path_parsed": "scores by the level named",
+    "compared_logprob": "comparisons by log-probabilities",
+    "compared_sampled": "comparisons by samples",
+    "compared_parsed": "comparisons by the winner named",
+    "flip_rate": "share whose winner changed with the order",
+    "flagged": "drafts that address the judge",
+}
+"""Counts of a round that say how its drafts were judged, and what they are called."""
+
+
+def _judging_counts(result: RoundResult) -> dict[str, float]:
+    return {words: result.counts[name] for name, words in JUDGING.items() if name in result.counts}
+
+
+def _draft_counts(result: RoundResult) -> dict[str, float]:
+    return {name: value for name, value in result.counts.items() if name not in JUDGING}
 
 
 def _criteria(report: ReportData) -> list[tuple[str, float, float, float | None, Markup]]:
@@ -244,6 +285,22 @@ def _count(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.3f}"
+
+
+def _usd(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:,.2f}" if value >= 0.1 or value == 0 else f"{value:.2g}"
+
+
+def _whole(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.0f}"
+
+
+def _failures(failures: Mapping[str, int]) -> list[str]:
+    """Return what failed how often, the most frequent first; a judge's failures by their kind alone."""
+    ordered = sorted(failures.items(), key=lambda each: -each[1])
+    return [f"{count:,} {name.removeprefix('judge.').replace('.', ' ')}" for name, count in ordered]
 
 
 def _plain(value: float) -> str:

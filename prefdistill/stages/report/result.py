@@ -5,8 +5,18 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from prefdistill.records import SCHEMA, EvaluationResult, RoundResult
-from prefdistill.stages.report.data import ReportData, find_result, gate_pass_rate, judging, round_warnings
+from prefdistill.records import SCHEMA, EvaluationResult, RoundResult, Usage
+from prefdistill.stages.report.data import (
+    Cost,
+    ReportData,
+    charged_usd,
+    find_result,
+    gate_pass_rate,
+    judging,
+    round_cost,
+    round_warnings,
+    training_cost,
+)
 
 
 def render_result(report: ReportData) -> dict[str, Any]:
@@ -18,18 +28,38 @@ def render_result(report: ReportData) -> dict[str, Any]:
             "name": report.name,
             "mode": report.mode,
             "seed": report.seed,
-            "rounds": [_round(each) for each in report.rounds],
+            "rounds": [_round(report, each) for each in report.rounds],
             "best_round": report.best_round,
             "policy": report.policy.model_dump(mode="json"),
             "test": _test(report),
             "pgr": report.pgr.value if report.pgr else None,
             "pgr_refused": report.pgr.refused if report.pgr else None,
+            "cost": _total_cost(report),
             "kinds": {kind: _kind(report, kind) for kind in report.kinds},
         }
     )
 
 
-def _round(result: RoundResult) -> dict[str, Any]:
+def _total_cost(report: ReportData) -> dict[str, Any]:
+    """Return what all judging cost, and what the training drafts' cost comes to for each pair."""
+    spent: Usage = sum((judging(each) for each in report.rounds), report.test_usage)
+    return {
+        **{name: getattr(spent, name) for name in ("calls", "cached", "prompt_tokens", "completion_tokens")},
+        "usd": None if report.unpriced else spent.usd,
+        "unpriced": list(dict.fromkeys((*report.unpriced, *report.unpriced_writers))),
+        **_pair_cost(training_cost(report)),
+        "charged_calls": report.charged.calls,
+        "charged_tokens": report.charged.prompt_tokens + report.charged.completion_tokens,
+        "charged_usd": charged_usd(report),
+    }
+
+
+def _pair_cost(cost: Cost) -> dict[str, Any]:
+    names = ("usd_per_pair", "usd_per_kept_pair", "tokens_per_kept_pair")
+    return {name: getattr(cost, name) for name in names}
+
+
+def _round(report: ReportData, result: RoundResult) -> dict[str, Any]:
     against_base = find_result(result.evaluation)
     usage = judging(result)
     return {
@@ -37,8 +67,10 @@ def _round(result: RoundResult) -> dict[str, Any]:
         "drafts": result.drafts,
         "judged": result.judged,
         "failed": result.failed,
+        "failures": dict(result.failures),
         "pairs": result.pairs,
         "drops": dict(result.drops),
+        "counts": dict(result.counts),
         "win_rate": against_base.win_rate if against_base else None,
         "win_rate_interval": against_base.interval if against_base else None,
         "rubric_score": result.rubric_score,
@@ -51,8 +83,10 @@ def _round(result: RoundResult) -> dict[str, Any]:
         "adapter_moved": result.train.adapter_moved if result.train else None,
         "kl": result.train.kl if result.train else None,
         "judge_calls": usage.calls,
+        "judge_cached": usage.cached,
         "judge_tokens": usage.prompt_tokens + usage.completion_tokens,
-        "judge_usd": usage.usd,
+        "judge_usd": None if report.unpriced and usage.calls else usage.usd,
+        **_pair_cost(round_cost(report, result)),
         "seconds": dict(result.seconds),
         "warnings": list(round_warnings(result)),
     }

@@ -1,0 +1,103 @@
+"""The plan: what is there of a prompt, and what will be kept of it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from prefdistill.assembly import messages_digest
+from prefdistill.drafting import given_digest
+from prefdistill.errors import PrefdistillError, RunError, did_you_mean
+from prefdistill.forgetting.files import find_files, traces_of
+from prefdistill.forgetting.plans import Plan, is_trained, recipe_of, rounds_of
+from prefdistill.forgetting.replies import find_replies
+from prefdistill.metrics.flips import flip_rate
+from prefdistill.records import Draft, Forgotten, ForgottenPair, PreferencePair, Prompt, Verdict, digest
+from prefdistill.round import marks_of
+from prefdistill.run import RunDirectory, read_json
+from prefdistill.stages.load import load_drafts
+
+
+def plan_forgetting(path: Path, prompt_id: str) -> Plan | None:
+    """Find everything about a prompt, by our id or the user's own; None where it is forgotten already.
+
+    Raises:
+        RunError: there is no such run or no such prompt.
+    """
+    run = RunDirectory(path)
+    if not run.prompts.exists():
+        raise RunError(f"{path}: no prompts.jsonl; expected a run folder: name it with --run")
+    prompts = run.rows(run.path, "prompts.jsonl", Prompt).read()
+    ours = digest({"id": prompt_id}, 12)
+    gone = run.rows(run.path, "forgotten.jsonl", Forgotten).read()
+    prompt = prompts.get(prompt_id) or next((p for p in prompts.values() if f"id:{prompt_id}" in p.tags), None)
+    if (prompt is None and ours in gone) or (prompt is not None and "forgotten" in prompt.tags):
+        return None
+    if prompt is None:
+        own = [tag.removeprefix("id:") for p in prompts.values() for tag in p.tags if tag.startswith("id:")]
+        raise RunError(
+            f"{run.prompts}: no prompt `{prompt_id}`{did_you_mean(prompt_id, [*own, *prompts])}; expected one of its "
+            f"{len(prompts)} ids, ours or the `id` column of the prompts file"
+        )
+    record = gone.get(prompt.id) or _record(run, prompt)  # there already where a forgetting was cut short
+    plan = Plan(run, prompt, record, traces_of(run, prompt))
+    find_files(plan)
+    find_replies(plan)
+    return plan
+
+
+def _record(run: RunDirectory, prompt: Prompt) -> Forgotten:
+    """Return what is kept of the prompt."""
+    pairs, rates = [], {}
+    for number, folder in rounds_of(run):
+        if not is_trained(folder):
+            continue
+        mine = [
+            pair
+            for pair in run.rows(folder, "4-pairs.jsonl", PreferencePair).read().values()
+            if pair.prompt_id == prompt.id
+        ]
+        pairs += [ForgottenPair(id=key, round=number, digest=mark) for key, mark in marks_of(mine).items()]
+        verdicts = run.rows(folder, "2-verdicts.jsonl", Verdict).read()
+        rate = flip_rate(list(verdicts.values())) if prompt.id in verdicts else None
+        if rate is not None:
+            rates[number] = rate
+    return Forgotten(
+        prompt_id=prompt.id,
+        split=prompt.split,
+        kind=_kind(run, prompt),
+        messages=messages_digest(prompt),
+        fields=digest(prompt.fields),
+        pairs=tuple(pairs),
+        flip_rates=rates,
+        given=_given(run, prompt),
+        at=datetime.now(UTC).isoformat(timespec="microseconds"),
+    )
+
+
+def _kind(run: RunDirectory, prompt: Prompt) -> dict[str, str]:
+    """Return the column that chooses the prompt's rubric, and its value."""
+    rubric = read_json(run.manifest)["recipe"].get("rubric") if run.manifest.exists() else None
+    column = None
+    if run.recipe.exists():
+        from prefdistill.documents import load_document
+
+        named = load_document(run.recipe, RunError).data.get("rubric")
+        column = named.get("column") if isinstance(named, dict) else None
+    return {column: str(prompt.fields.get(column, ""))} if column and rubric is not None else {}
+
+
+def _given(run: RunDirectory, prompt: Prompt) -> str | None:
+    """Return the hash of the drafts that the user's file gave for the prompt, as a round took them from it."""
+    for _, folder in rounds_of(run):
+        rows = run.rows(folder, "1-drafts.jsonl", Draft).read().values()
+        mine = [row for row in rows if row.prompt_id == prompt.id and row.source.startswith("file:")]
+        if mine:
+            return given_digest(mine)
+    recipe = recipe_of(run)
+    if recipe is None or recipe.sample.drafts_from is None:
+        return None
+    try:
+        return given_digest(load_drafts(recipe.sample.drafts_from, [prompt], 1))
+    except PrefdistillError:  # the file has none for it
+        return None

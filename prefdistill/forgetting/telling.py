@@ -1,0 +1,86 @@
+"""What is said before anything is removed: what would be, and what cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefdistill.forgetting.files import mentions, searchable
+from prefdistill.forgetting.plans import Plan, is_trained, recipe_of, rounds_of
+
+
+def describe(plan: Plan) -> list[str]:
+    """Return what would be removed, for the person who decides."""
+    own = next((tag.removeprefix("id:") for tag in plan.prompt.tags if tag.startswith("id:")), None)
+    name = f"{plan.prompt.id}{f' (yours: {own})' if own else ''}"
+    lines = [f"prompt {name}, {plan.prompt.split} split, in {plan.run.path}", "to be removed:"]
+    for path, count in plan.rows.items():
+        lines.append(f"  {plan.within(path)}: {count} row{'s' if count > 1 else ''}")
+    lines += [f"  {plan.within(path)}: its texts" for path in plan.mentions]
+    if plan.outdated:
+        names = " and ".join(path.name for path in plan.outdated)
+        lines.append(f"  {names}: its labels count in the figures; measure again with `prefdistill agreement`")
+    if plan.run.report.exists():
+        again = "rendered again without it" if plan.run.report_data.exists() else "removed; the next run renders it"
+        lines.append(f"  report.html: {again}")
+    lines += [
+        f"  {plan.within(path)}: an unfinished training; it begins again without the prompt" for path in plan.restarted
+    ]
+    return [*lines, *_replies(plan), *(f"  note: {note}" for note in plan.notes)]
+
+
+def _replies(plan: Plan) -> list[str]:
+    if plan.cache is None:
+        return []
+    lines = [
+        f"  {plan.cache}: {len(plan.cached)} replies, {len(plan.by_key)} found by their requests and "
+        f"{len(plan.by_text)} more by their text"
+    ]
+    if len(plan.cached) < plan.replies:
+        lines.append(
+            f"  not found in the cache: up to {plan.replies - len(plan.cached)} replies to the {plan.replies} calls "
+            "that the run made about it (attempts that failed, replies cleared before, questions of an older recipe "
+            "whose replies hold none of its lines)"
+        )
+    return lines
+
+
+def cannot_remove(plan: Plan) -> list[str]:
+    """Return what stays where it is, for the person who has to take care of it."""
+    lines = ["what this cannot remove:", *_trained(plan)]
+    for source in _sources(plan):
+        lines.append(f"  {source} still has it: remove it there yourself; this run does not need it any more")
+    for path in plan.labels_elsewhere:
+        lines.append(f"  {path}, a label file outside the run folder, still has it: remove its rows there yourself")
+    for name, count in plan.batches.items():
+        lines.append(
+            f"  batch {name} at the provider holds {count} of its requests: cancel it there, or let the run go on; the "
+            "replies to those are not kept when they come"
+        )
+    return [
+        *lines,
+        "  copies elsewhere: exports, back-ups, pushed adapters, label files and agreement pages written to other "
+        "places, other runs (`prefdistill forget` each), file-system snapshots and disk blocks that were freed",
+        "  the logs of the provider whose model judged or wrote it: ask them",
+        f"  kept in {plan.run.forgotten.name}: its id, its split, hashes of its texts and of its pairs",
+    ]
+
+
+def _trained(plan: Plan) -> list[str]:
+    learned = sorted({f"round-{pair.round:02d}" for pair in plan.record.pairs})
+    if not learned:
+        return []
+    trained = sorted({folder.name for _, folder in rounds_of(plan.run) if is_trained(folder)})
+    later = [name for name in trained if name >= learned[0]]
+    return [
+        f"  trained weights: {', '.join(learned)} trained on its pairs; the adapters of {', '.join(later)}, and "
+        "policy/ if it is one of them, may hold what was learned: start a new run without the prompt to be rid of it"
+    ]
+
+
+def _sources(plan: Plan) -> list[Path]:
+    """Return the user's own files that still have the prompt."""
+    recipe = recipe_of(plan.run)
+    if recipe is None:
+        return []
+    files = [path for path in (recipe.prompts.path, recipe.sample.drafts_from) if path is not None and path.is_file()]
+    return [path for path in files if searchable(path) and mentions(plan, path)]

@@ -1,0 +1,146 @@
+"""The steps of a run that may be paid for, in the order in which `loop` takes them.
+
+Each step is a set of prompts about which one judge is asked, or for which one model writes, and the file that holds
+what was made so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from prefdistill.assembly import limited_prompts, without_forgotten
+from prefdistill.measured import Role
+from prefdistill.recipe import Recipe
+from prefdistill.records import Forgotten, Prompt, Split
+from prefdistill.run import RunDirectory, read_json
+from prefdistill.stages.load import Loaded, round_slices
+
+
+@dataclass(frozen=True)
+class Step:
+    """One model asked about, or to write for, a set of prompts."""
+
+    stage: str
+    what: str
+    """The same for equal steps of all rounds."""
+    file: Path
+    """Verdicts or drafts that are there already."""
+    prompts: tuple[Prompt, ...]
+    split: Split
+    drafts: int
+    """A prompt: to be judged together, or to be written."""
+    judge: Any = None
+    """Who judges; None where drafts are written."""
+    role: Role = "verdicts"
+    compares: bool = False
+    """Whether the judge compares drafts in both orders instead of scoring them."""
+    writer: Any = None
+    """The teacher or sampler that writes; None where drafts are judged."""
+    source: str = "student"
+    round: int = 0
+
+
+def steps_of(recipe: Recipe, prompts: Loaded, run: RunDirectory) -> Iterator[Step]:
+    """Yield every step of a run, first things first; steps that cost nothing are among them.
+
+    Prompts that were forgotten keep their places among the rounds, but nothing is asked about them.
+    """
+    gone = run.rows(run.path, "forgotten.jsonl", Forgotten).read()
+    for step in _steps(recipe, without_forgotten(prompts, gone)[0], run):
+        yield replace(step, prompts=tuple(prompt for prompt in step.prompts if prompt.id not in gone))
+
+
+def _steps(recipe: Recipe, prompts: Loaded, run: RunDirectory) -> Iterator[Step]:
+    evaluation = _Evaluation(recipe, prompts, run)
+    for name in recipe.evaluate.baselines:
+        yield from evaluation.measure("validation", name, run.baselines, f"{name}-validation-")
+    yield from evaluation.compare("validation", run.baselines, "base-validation-", skip="base")
+    loop = recipe.loop
+    slices = round_slices(prompts.of("train"), loop.rounds, loop.prompts_per_round, recipe.seed)
+    for number, of_round in enumerate(slices, start=1):
+        yield from _train(recipe, run, number, of_round)
+        yield from evaluation.measure("validation", "student", run.round(number), "6-", number)
+        yield from evaluation.compare("validation", run.round(number), "6-", number)
+    for name in recipe.evaluate.baselines:
+        yield from evaluation.measure("test", name, run.baselines, f"{name}-test-")
+    folder = run.test(_best_round(run, loop.rounds))
+    yield from evaluation.measure("test", "student", folder, "")
+    yield from evaluation.compare("test", folder, "")
+
+
+def _best_round(run: RunDirectory, rounds: int) -> int:
+    """Return the round whose policy is measured on test prompts: the kept one where all rounds are done."""
+    if run.result.exists() and all((run.round(number) / "round.json").exists() for number in range(1, rounds + 1)):
+        return int(read_json(run.result).get("best_round", rounds))
+    return rounds
+
+
+def _train(recipe: Recipe, run: RunDirectory, number: int, prompts: tuple[Prompt, ...]) -> Iterator[Step]:
+    """Yield the writing and the judging of a round's training drafts."""
+    folder, sample = run.round(number), recipe.sample
+    added = sample.teacher_drafts if number == 1 and sample.drafts_from is None else 0
+    file = folder / "1-drafts.jsonl"
+    if added:
+        yield Step(
+            "sample", "teacher's training drafts", file, prompts, "train", added,
+            writer=recipe.teacher, source="teacher", round=number,
+        )  # fmt: skip
+    if sample.drafts_from is None:
+        yield Step(
+            "sample", "student's training drafts", file, prompts, "train", sample.drafts,
+            writer=sample.sampler, round=number,
+        )  # fmt: skip
+    yield Step(
+        "judge", "training drafts", folder / "2-verdicts.jsonl", prompts, "train", sample.drafts + added,
+        judge=recipe.judge, round=number,
+    )  # fmt: skip
+
+
+class _Evaluation:
+    """Writes, judges and compares validation and test drafts, as `evaluation` does."""
+
+    def __init__(self, recipe: Recipe, prompts: Loaded, run: RunDirectory) -> None:
+        self.recipe = recipe
+        self.run = run
+        self.prompts: dict[Split, tuple[Prompt, ...]] = {
+            "validation": limited_prompts(recipe, prompts, "validation"),
+            "test": limited_prompts(recipe, prompts, "test"),
+        }
+
+    def measure(self, split: Split, who: str, folder: Path, prefix: str, number: int = 0) -> Iterator[Step]:
+        """Yield the writing of one draft a prompt, and its judging by each judge that can score it alone."""
+        recipe, prompts = self.recipe, self.prompts[split]
+        writer: Any = recipe.teacher if who == "teacher" else recipe.sample.sampler
+        whose = "teacher's" if who == "teacher" else "student's"
+        yield Step(
+            "evaluate", f"{whose} {split} drafts", folder / f"{prefix}drafts.jsonl", prompts, split, 1,
+            writer=writer, source=who, round=number,
+        )  # fmt: skip
+        judges: tuple[tuple[Role, Any, str], ...] = (
+            ("verdicts", recipe.judge, "judged"),
+            ("held-out", recipe.held_out_judge, "judged by evaluate.judge"),
+            ("gold", recipe.evaluate.gold, "judged by evaluate.gold"),
+        )
+        for role, judge, words in judges:
+            if judge is not None and (role == "gold" or getattr(judge, "scores_alone", True)):
+                yield Step(
+                    "evaluate", f"{split} drafts {words}", folder / f"{prefix}{role}.jsonl", prompts, split, 1,
+                    judge=judge, role=role, round=number,
+                )  # fmt: skip
+
+    def compare(self, split: Split, folder: Path, prefix: str, number: int = 0, skip: str = "") -> Iterator[Step]:
+        """Yield the comparisons with each baseline in both orders, where the recipe asks for them."""
+        if self.recipe.evaluate.compare == "scores":
+            return
+        held_out = self.recipe.held_out_judge
+        judge: Any = held_out or self.recipe.judge
+        for name in self.recipe.evaluate.baselines:
+            if name != skip:
+                file = folder / f"{prefix}preferences-{name}.jsonl"
+                yield Step(
+                    "evaluate", f"{split} drafts compared with the {name}'s", file, self.prompts[split], split, 2,
+                    judge=judge, role="held-out" if held_out else "verdicts", compares=True, round=number,
+                )  # fmt: skip

@@ -1,0 +1,250 @@
+"""A prompt that is forgotten is nowhere any more, and the run goes on as it was."""
+
+import json
+import os
+import sqlite3
+import stat
+
+import pytest
+
+from prefdistill.errors import RunError
+from prefdistill.forgetting import forget, plan_forgetting
+from prefdistill.forgetting.traces import Traces
+from prefdistill.loop import run_recipe
+from prefdistill.recipe import load_recipe
+from prefdistill.records import Draft, Forgotten, PreferencePair, Prompt
+from prefdistill.run import RunDirectory
+from tests.conftest import ROOT, TINY
+from tests.loopback import Loopback, fenced, menus
+
+RUBRIC = """
+name: short
+purpose: Short e-mails.
+criteria:
+  - name: brevity
+    question: Is the e-mail short?
+    levels: [very long, long, medium, short, very short]
+"""
+
+
+def quoting(body):
+    """A judge that prefers short texts, and whose reasons quote what it was shown."""
+    draft = fenced(body, "draft")
+    if draft is not None:
+        score = max(0.0, 1.0 - len(draft) / 400)
+        levels = {
+            name: {"reason": f"It says: {draft}", "level": menu[round(score * (len(menu) - 1))]}
+            for name, menu in menus(body).items()
+        }
+        return json.dumps(levels)
+    first, second = fenced(body, "first") or "", fenced(body, "second") or ""
+    winner = "tie" if len(first) == len(second) else "first" if len(first) < len(second) else "second"
+    return json.dumps({"reason": f"{first} against {second}", "winner": winner})
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """A finished run of two rounds with an LLM judge, its recipe, and the server that judged."""
+    lines = (ROOT / "recipes" / "prompts" / "quickstart.jsonl").read_text().splitlines()
+    rows = [{**json.loads(line), "id": f"mail-{number}"} for number, line in enumerate(lines[:120])]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "short.yaml").write_text(RUBRIC)
+    with Loopback(quoting) as server:
+        text = TINY.format(root=ROOT, cache=tmp_path / "cache")
+        text = text.replace("judge: {use: checks}", "judge: {use: rubric, concurrency: 4}")
+        text = text.replace(f"{ROOT}/rubrics/sandbox-email.yaml", "short.yaml")
+        text = text.replace(f"{ROOT}/recipes/prompts/quickstart.jsonl", "prompts.jsonl")
+        teacher = {"use": "openai", "model": "m", "base_url": server.url, "deadline_seconds": 5}
+        text = text.replace("teacher: {use: sandbox}", f"teacher: {json.dumps(teacher)}")
+        text = text.replace("baselines: [base, teacher], judge: {use: sandbox_held_out}", "baselines: [base]")
+        (tmp_path / "r.yaml").write_text(text)
+        run_recipe(load_recipe(tmp_path / "r.yaml"), tmp_path / "run")
+        yield RunDirectory(tmp_path / "run"), tmp_path / "r.yaml", server
+
+
+def everything(folder):
+    """Every readable byte of a folder, weights left out."""
+    return {
+        path: path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix not in (".safetensors", ".pt", ".pth")
+    }
+
+
+def texts_of(run, prompt_id):
+    """The prompt's own text and all its drafts, line by line."""
+    prompt = run.rows(run.path, "prompts.jsonl", Prompt).read()[prompt_id]
+    drafts = [
+        draft
+        for path in run.path.rglob("*drafts.jsonl")
+        for draft in run.rows(path.parent, path.name, Draft).read().values()
+        if draft.prompt_id == prompt_id
+    ]
+    assert drafts
+    return {prompt.text, *(draft.completion for draft in drafts)}, drafts
+
+
+def own_lines(run, prompt_id):
+    """Lines that no other prompt of the run has."""
+    texts, drafts = texts_of(run, prompt_id)
+    rows = [row for path in run.path.rglob("*.jsonl") for row in path.read_text().splitlines()]
+    others = [row for row in rows if prompt_id not in row]
+    rest = "\n".join(others)
+    lines = {line for text in texts for line in text.splitlines() if len(line) >= 24}
+    return {line for line in lines if json.dumps(line, ensure_ascii=False)[1:-1] not in rest}, drafts
+
+
+def found_in(files, lines):
+    forms = {form for line in lines for form in (line, json.dumps(line)[1:-1], json.dumps(json.dumps(line))[2:-2])}
+    return [(path.name, form) for path, content in files.items() for form in forms if form.encode() in content]
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_no_line_of_a_forgotten_prompt_is_left_in_run_or_cache(finished, tmp_path, split):
+    run, recipe, server = finished
+    trained = [pair.prompt_id for pair in run.rows(run.round(1), "4-pairs.jsonl", PreferencePair).read().values()]
+    if split == "train":
+        prompt_id = trained[0]
+    else:
+        path = run.baselines / f"base-{split}-drafts.jsonl"
+        prompt_id = next(iter(run.rows(path.parent, path.name, Draft).read().values())).prompt_id
+    (run.path / "replaced" / "x" / "round-01").mkdir(parents=True)
+    (run.path / "replaced" / "x" / "round-01" / "1-drafts.jsonl").write_bytes(
+        (run.round(1) / "1-drafts.jsonl").read_bytes()
+    )
+    lines, _ = own_lines(run, prompt_id)
+    assert lines
+    before = {**everything(run.path), **everything(tmp_path / "cache")}
+    assert found_in(before, lines), "the test can find what it looks for"
+    own = next(
+        tag[3:] for tag in run.rows(run.path, "prompts.jsonl", Prompt).read()[prompt_id].tags if tag.startswith("id:")
+    )
+    asked, best = len(server.requests), json.loads(run.result.read_text())["best_round"]
+    fingerprints = {path: path.read_bytes() for path in run.path.rglob("fingerprints.json")}
+
+    plan = plan_forgetting(run.path, own)
+    assert plan.prompt.id == prompt_id
+    assert plan.cached
+    assert len(plan.by_key) >= plan.replies > 0, "every reply is found by the request that it answered"
+    assert not plan.by_text, "and no other reply is taken for one of its own"
+    assert forget(plan) == []
+
+    after = {**everything(run.path), **everything(tmp_path / "cache")}
+    assert found_in(after, lines) == []
+    assert not any(own.encode() in content for path, content in after.items() if path == run.prompts)
+    assert plan_forgetting(run.path, own) is None
+    assert plan_forgetting(run.path, prompt_id) is None
+    assert "forgotten on" in run.report.read_text()
+    assert len(server.requests) == asked, "nothing was sent"
+
+    outcome = run_recipe(load_recipe(recipe), run.path)
+    again = {**everything(run.path), **everything(tmp_path / "cache")}
+    assert found_in(again, lines) == [], "the user's file still has it, the run does not take it back"
+    assert len(server.requests) == asked
+    assert outcome.best_round == best
+    assert not [path for path, old in fingerprints.items() if json.loads(old) and not path.exists()]
+    drafts = [row for path in run.path.rglob("round-*/*drafts.jsonl") for row in path.read_text().splitlines()]
+    assert not any(prompt_id in row for row in drafts if "replaced" not in row)
+
+
+def test_a_run_goes_on_with_more_rounds_and_without_the_row_in_the_users_file(finished, tmp_path):
+    run, recipe, _ = finished
+    pairs = run.rows(run.round(1), "4-pairs.jsonl", PreferencePair).read()
+    prompt = run.rows(run.path, "prompts.jsonl", Prompt).read()[next(iter(pairs.values())).prompt_id]
+    plan = plan_forgetting(run.path, prompt.id)
+    assert forget(plan) == []
+    source = tmp_path / "prompts.jsonl"
+    source.write_text(
+        "".join(f"{line}\n" for line in source.read_text().splitlines() if json.loads(line)["prompt"] != prompt.text)
+    )
+    policies = {path: path.read_bytes() for path in run.path.glob("round-0[12]/5-policy/adapter_model.safetensors")}
+    assert len(policies) == 2
+    outcome = run_recipe(load_recipe(recipe, ["loop.rounds=3"]), run.path)
+    assert len(outcome.rounds) == 4
+    assert {path: path.read_bytes() for path in policies} == policies, "finished rounds are not stale"
+    assert prompt.id not in (run.round(3) / "1-drafts.jsonl").read_text()
+
+
+def test_forgetting_that_was_cut_short_is_finished_by_the_next(finished, tmp_path, monkeypatch):
+    run, _, _ = finished
+    prompt_id = next(iter(run.rows(run.round(1), "1-drafts.jsonl", Draft).read().values())).prompt_id
+    lines, _ = own_lines(run, prompt_id)
+    plan = plan_forgetting(run.path, prompt_id)
+    monkeypatch.setattr(
+        "prefdistill.forgetting.removing._remove_replies", lambda plan: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        forget(plan)
+    monkeypatch.undo()
+    assert run.rows(run.path, "forgotten.jsonl", Forgotten).read()
+    again = plan_forgetting(run.path, prompt_id)
+    assert again is not None
+    assert again.record == plan.record
+    assert forget(again) == []
+    assert found_in({**everything(run.path), **everything(tmp_path / "cache")}, lines) == []
+
+
+def test_the_command_lists_first_and_asks(finished, prefdistill):
+    run, _, _ = finished
+    prompt_id = next(iter(run.rows(run.round(1), "1-drafts.jsonl", Draft).read().values())).prompt_id
+    before = everything(run.path)
+    asked = prefdistill("forget", prompt_id, "--run", run.path)
+    assert asked.returncode in (1, 130)
+    assert "to be removed" in asked.stdout
+    assert "trained weights" in asked.stdout
+    assert "prompts.jsonl still has it" in asked.stdout
+    assert everything(run.path).keys() - {run.path / ".lock"} == before.keys() - {run.path / ".lock"}
+    done = prefdistill("forget", prompt_id, "--run", run.path, "--yes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "already" in prefdistill("forget", prompt_id, "--run", run.path, "--yes").stdout
+    unknown = prefdistill("forget", "nobody", "--run", run.path, "--yes")
+    assert unknown.returncode == 2
+    assert "no prompt `nobody`" in unknown.stderr
+
+
+def test_run_and_cache_folders_are_the_owners_alone(finished, tmp_path):
+    run, _, _ = finished
+    assert stat.S_IMODE(os.stat(run.path).st_mode) == 0o700
+    assert stat.S_IMODE(os.stat(tmp_path / "cache").st_mode) == 0o700
+
+
+def test_a_folder_that_is_no_run_is_said_to_be_none(tmp_path):
+    with pytest.raises(RunError, match="expected a run folder"):
+        plan_forgetting(tmp_path, "x")
+
+
+def test_the_cache_file_itself_holds_no_deleted_text(tmp_path):
+    from prefdistill.reply_cache import ReplyCache
+
+    cache = ReplyCache(tmp_path)
+    for number in range(200):
+        cache.put(f"k{number}", {"text": f"secret line number {number} " * 20})
+    assert cache.delete([f"k{number}" for number in range(0, 200, 2)]) == 100
+    cache.close()
+    content = b"".join(path.read_bytes() for path in tmp_path.glob("replies*"))
+    assert b"secret line number 42 " not in content
+    assert b"secret line number 43 " in content
+    assert sqlite3.connect(tmp_path / "replies.sqlite3").execute("SELECT COUNT(*) FROM replies").fetchone() == (100,)
+
+
+def test_traces_are_found_cut_and_escaped_but_shared_lines_stay():
+    traces = Traces(
+        "p",
+        {"the daughter of Anna Novak is “ill” & at home with a fever today", "Best regards, your team"},
+        {"Best regards, your team"},
+    )
+    assert traces.found_in('the first: "the daughter of Anna Novak is \\u201cill\\u201d &amp; at home today"') is False
+    assert traces.found_in("x the daughter of Anna Novak is “ill” &amp; at home with a fever today y")
+    assert traces.found_in(json.dumps("the daughter of Anna Novak is “ill” & at home with a fever today"))
+    assert not traces.found_in("Best regards, your team")
+    near = Traces(
+        "p",
+        {"Could you send the drainage drawings before noon, Priya?"},
+        {"Hi, Could you send the drainage drawings before noon, Tom?"},
+    )
+    assert not near.found_in("Hi, Could you send the drainage drawings before noon, Tom?")
+    cut = "3 failures; the first: the daughter of Anna Novak is “ill” & at home with a fev"
+    assert traces.without({"warnings": [cut], "rows": [{"prompt_id": "p"}, {"prompt_id": "q"}]}) == {
+        "warnings": ["3 failures; the first: (forgotten)"],
+        "rows": [{"prompt_id": "q"}],
+    }
