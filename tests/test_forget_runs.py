@@ -95,7 +95,9 @@ def test_rubrics_by_kind_a_panel_and_past_pairs_mixed_in(tmp_path):
         kinds = {run.rows(run.path, "prompts.jsonl", Prompt).read()[each].fields["task"]: each for each in gone}
         assert len(kinds) == 2
         for kind, prompt_id in kinds.items():
-            with forgotten_and_gone_on(run, recipe, tmp_path / "cache", prompt_id, lambda: len(server.requests)) as plan:
+            with forgotten_and_gone_on(
+                run, recipe, tmp_path / "cache", prompt_id, lambda: len(server.requests)
+            ) as plan:
                 assert plan.record.kind == {"task": kind}
         more = run_recipe(load_recipe(recipe, ["loop.rounds=3"]), run.path)
         assert len(more.rounds) == 4
@@ -108,7 +110,11 @@ def test_drafts_from_a_file_judged_in_batches(tmp_path, monkeypatch):
             tmp_path, server.url, ("sample: {drafts: 3, ", "sample: {drafts_from: drafts.jsonl, "), batch=True
         )
         given = [
-            {"prompt_id": f"mail-{n}", "completion": f"Dear {n}, this is draft {i} of mail {n}{' and more' * i}.", "model": "w"}
+            {
+                "prompt_id": f"mail-{n}",
+                "completion": f"Dear {n}, this is draft {i} of mail {n}{' and more' * i}.",
+                "model": "w",
+            }
             for n in range(120)
             for i in range(3)
         ]
@@ -144,13 +150,6 @@ def test_a_reply_that_comes_in_a_batch_after_its_prompt_was_forgotten_is_not_kep
     with BatchServer(quoting, lambda number: Turn(polls=10_000 if number == 1 else 1)) as server:
         recipe = written_for(tmp_path, server.url, batch=True)
         run, offline = RunDirectory(tmp_path / "run"), ["loop.mode=offline", "loop.rounds=1"]
-
-        def stop(self, progress):
-            real(self, progress)
-            if any(batch.id == "batch_1" for batch in self.running):
-                raise KeyboardInterrupt
-
-        real = desk.BatchDesk.exchange
         monkeypatch.setattr(desk.time, "sleep", lambda seconds: interrupt_at(server))
         with pytest.raises(KeyboardInterrupt):
             run_recipe(load_recipe(recipe, offline), run.path)
@@ -181,12 +180,19 @@ def test_drafts_that_a_served_student_wrote_leave_the_cache_short_ones_too(tmp_p
         if body["model"] != "student":
             return quoting(body)
         mark = hashlib.sha256(json.dumps([body["messages"], body.get("seed")]).encode()).hexdigest()
-        return f"No {mark[:5]}." if int(mark[0], 16) < 8 else f"A longer answer to the note, marked with {mark} at its end."
+        return (
+            f"No {mark[:5]}."
+            if int(mark[0], 16) < 8
+            else f"A longer answer to the note, marked with {mark} at its end."
+        )
 
     with Loopback(answer) as server:
         sampler = f"sample: {{use: openai, model: student, base_url: '{server.url}', "
         recipe = written_for(tmp_path, server.url, ("sample: {", sampler))
-        run, offline = RunDirectory(tmp_path / "run"), ["loop.mode=offline", "loop.rounds=1", "evaluate.baselines=[base]"]
+        run, offline = (
+            RunDirectory(tmp_path / "run"),
+            ["loop.mode=offline", "loop.rounds=1", "evaluate.baselines=[base]"],
+        )
         with pytest.raises(Exception, match="serves student alone"):
             run_recipe(load_recipe(recipe, offline), run.path)  # its trained policy cannot be sampled
         pair = a_pair_of(run)

@@ -34,10 +34,6 @@ TOO_MANY_TOKENS = "token_limit_exceeded"
 """The error code of a batch that does not fit beside what the account has waiting already."""
 
 
-class SetAside(BaseException):
-    """A group of drafts waits for replies that a batch will bring; no `Exception`, so that no judge takes it for one."""
-
-
 class BatchDoor:
     """One teacher's way to the Batch API."""
 
