@@ -19,6 +19,11 @@ class EndpointError(PrefdistillError):
     """An endpoint cannot be used at all: unreachable, unauthorised, or without the model asked for."""
 
 
+class SetAside(BaseException):
+    """A group of drafts asks for replies that are not there, where nobody waits for them: they come in a batch, or the
+    group is judged again on a thread. No `Exception`, so that no judge takes it for one."""
+
+
 class CallError(Exception):
     """One attempt that gave no answer."""
 

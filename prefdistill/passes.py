@@ -26,6 +26,8 @@ class PassingJudge:
 
     def __init__(self, judge: Any) -> None:
         self._judge = judge
+        self.known = None
+        """Nothing is judged outside a pass."""
         self._lock = threading.Lock()
         self.aside: dict[str, Group] = {}
         """By prompt id: what has to be judged again."""

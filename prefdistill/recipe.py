@@ -368,6 +368,12 @@ class Recipe(Section):
                     f"judge.{key} is {own} and pair.{key} is {pairs}: the judge would confirm other drafts than are "
                     "paired; give both the same value"
                 )
+        confirm = getattr(self.judge, "confirm", None)
+        if confirm in ("best_worst", "swiss") and self.pair.strategy != "best_worst":
+            raise ValueError(
+                f"judge.confirm is {confirm} and pair.strategy is {self.pair.strategy}: pairs would be trained that were "
+                "not compared in both orders; set `judge.confirm: round_robin` (every pair is compared) or `none`"
+            )
         sync = getattr(self.sample.sampler, "adapter_sync", None)
         if sync == "none" and self.loop.mode == "online" and self.loop.rounds > 1 and not self.sample.drafts_from:
             raise ValueError(

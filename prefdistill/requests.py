@@ -18,7 +18,7 @@ from queue import SimpleQueue
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from prefdistill.calls import Answer, Call, CallError, EndpointError, Outcome
+from prefdistill.calls import Answer, Call, CallError, EndpointError, Outcome, SetAside
 from prefdistill.limits import Host, Limits
 from prefdistill.records import Failure, Usage
 from prefdistill.reply_cache import ReplyCache, default_cache_directory
@@ -73,6 +73,7 @@ class RequestLayer:
         self._limits: dict[str, Limits] = {}
         self._endpoints: list[Endpoint] = []
         self._flying: dict[str, Future[Outcome]] = {}
+        self._here = threading.local()
         self._usage = Usage()
         self._from_cache = 0
         self._lock = threading.RLock()
@@ -119,6 +120,15 @@ class RequestLayer:
                 self._from_cache += 1
             else:
                 self._usage = self._usage + usage
+
+    @contextmanager
+    def known_only(self) -> Iterator[None]:
+        """In this thread, raise `SetAside` where a reply would have to be waited for."""
+        self._here.known_only = True
+        try:
+            yield
+        finally:
+            self._here.known_only = False
 
     def cached(self, call: Call) -> Answer | None:
         """Return the reply to an equal call from the request cache, None where there is none."""
@@ -191,6 +201,8 @@ class Endpoint(Till):
         done: SimpleQueue[tuple[Call, Future[Outcome], bool]] = SimpleQueue()
         waiting = 0
         cached = self.layer.all_cached(calls)
+        if getattr(self.layer._here, "known_only", False) and any(call.cache_key not in cached for call in calls):
+            raise SetAside
         for call in calls:
             if (answer := cached.get(call.cache_key)) is not None:
                 yield self._from_cache(call, answer)

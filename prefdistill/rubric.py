@@ -37,6 +37,8 @@ def fields_in(value: Any) -> set[str]:
 
 def fill(template: str, prompt: Prompt) -> str | None:
     """Fill `{field}` in `template` from the prompt's fields; None where one is missing or empty."""
+    if "{" not in template:
+        return template
     names = fields_in(template)
     if any(prompt.fields.get(name) in (None, "") for name in names):
         return None
@@ -130,7 +132,7 @@ class Criterion(BaseModel):
                 values = wanted if isinstance(wanted, list) else [wanted]
                 if str(prompt.fields.get(name)) not in {str(value) for value in values}:
                     return False
-        return self.question is None or fill(self.question, prompt) is not None
+        return self.question is None or "{" not in self.question or fill(self.question, prompt) is not None
 
 
 class Gate(Criterion):
@@ -194,6 +196,7 @@ class Rubric(BaseModel):
     _directory: Path = PrivateAttr(default_factory=Path.cwd)
     """Where `file.py:Name` checks are looked up; no part of the rubric's identity."""
     _document: Document | None = PrivateAttr(default=None)
+    _hash: int | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -222,7 +225,15 @@ class Rubric(BaseModel):
         return self
 
     def __hash__(self) -> int:
-        return hash((self.fingerprint(), str(self._directory)))
+        if self._hash is None:
+            self._hash = hash((self.fingerprint(), str(self._directory)))
+        return self._hash
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy, which is hashed anew."""
+        copy = super().model_copy(update=update, deep=deep)
+        copy._hash = None
+        return copy
 
     def where(self, name: str, key: str = "") -> str:
         """Return where a criterion or gate is written, as `file:line: criteria.name.key`, for an error message."""

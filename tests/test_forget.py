@@ -4,16 +4,23 @@ import json
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 
 import pytest
 
+from prefdistill.assembly import load_recipe_prompts
 from prefdistill.errors import RunError
-from prefdistill.forgetting import forget, plan_forgetting
+from prefdistill.estimate import estimate_run
+from prefdistill.forgetting import cannot_remove, describe, forget, plan_forgetting
+from prefdistill.forgetting.files import holds
 from prefdistill.forgetting.traces import Traces
 from prefdistill.loop import run_recipe
 from prefdistill.recipe import load_recipe
 from prefdistill.records import Draft, Forgotten, PreferencePair, Prompt
 from prefdistill.run import RunDirectory
+from prefdistill.stages.load import Loaded
+from prefdistill.steps import steps_of
 from tests.conftest import ROOT, TINY
 from tests.loopback import Loopback, fenced, menus
 
@@ -211,6 +218,144 @@ def test_run_and_cache_folders_are_the_owners_alone(finished, tmp_path):
 def test_a_folder_that_is_no_run_is_said_to_be_none(tmp_path):
     with pytest.raises(RunError, match="expected a run folder"):
         plan_forgetting(tmp_path, "x")
+
+
+def labels_about(run, prompt_id):
+    """Labels of one prompt's drafts, as `prefdistill label` writes them and as people do."""
+    prompt = run.rows(run.path, "prompts.jsonl", Prompt).read()[prompt_id]
+    drafts = [d for d in run.rows(run.round(1), "1-drafts.jsonl", Draft).read().values() if d.prompt_id == prompt_id]
+    first, second = [draft for draft in drafts if draft.completion.strip()][:2]
+    pair = {"first": first.completion, "second": second.completion, "winner": "tie", "by": "ann"}
+    ranking = {"drafts": [first.completion, second.completion], "ranking": [[0, 1]], "by": "bob"}
+    messages = [message.model_dump() for message in prompt.messages]
+    return [
+        {**pair, "prompt": prompt.text, "prompt_id": prompt.id, "first_id": first.id, "second_id": second.id},
+        {**pair, "prompt": f" {prompt.text}", "by": "eve"},
+        {**ranking, "prompt": messages},
+        {"prompt": messages, "draft": first.completion, "criterion": "brevity", "level": "long", "by": "bob"},
+    ]
+
+
+def write_rows(path, rows):
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def test_labels_and_what_was_measured_with_them_go_too(finished, tmp_path, prefdistill):
+    run, _, _ = finished
+    judged = list(dict.fromkeys(d.prompt_id for d in run.rows(run.round(1), "1-drafts.jsonl", Draft).read().values()))
+    prompt_id, other = judged[:2]
+    labels, elsewhere = run.path / "labels-ann.jsonl", tmp_path / "mine" / "labels.jsonl"
+    write_rows(labels, labels_about(run, prompt_id) + labels_about(run, other))
+    elsewhere.parent.mkdir()
+    write_rows(elsewhere, labels_about(run, prompt_id)[:1])
+    run.label_files.write_text(json.dumps([str(elsewhere), str(tmp_path / "gone.jsonl")]))
+    measured = prefdistill("agreement", labels, "--verdicts", run.path)
+    assert measured.returncode == 0, measured.stderr
+    assert all(path.exists() for path in run.agreement)
+    (run.path / "notes.html").write_text(f"<p>{labels_about(run, prompt_id)[0]['first']}</p>")
+    lines, _ = own_lines(run, prompt_id)
+
+    plan = plan_forgetting(run.path, prompt_id)
+    assert plan.rows[labels] == 4
+    said = "\n".join([*describe(plan), *cannot_remove(plan)])
+    assert "agreement.json and agreement.html: its labels count in the figures" in said
+    assert f"{elsewhere}, a label file outside the run folder, still has it" in said
+    assert "gone.jsonl" not in said
+    assert forget(plan) == [f"STILL FOUND in {run.path / 'notes.html'}: look at it yourself"]
+    (run.path / "notes.html").unlink()
+    assert found_in(everything(run.path), lines) == []
+    assert not any(path.exists() for path in run.agreement)
+    assert [json.loads(line) for line in labels.read_text().splitlines()] == labels_about(run, other)
+
+    write_rows(labels, labels_about(run, other))
+    assert prefdistill("agreement", labels, "--verdicts", run.path).returncode == 0
+    third = next(each for each in judged if each not in (prompt_id, other))
+    run.label_files.unlink()
+    assert forget(plan_forgetting(run.path, third)) == []
+    assert all(path.exists() for path in run.agreement), "figures in which it does not count stay"
+
+
+def test_an_open_label_page_keeps_its_file(finished):
+    from filelock import FileLock
+
+    run, _, _ = finished
+    prompt_id = next(iter(run.rows(run.round(1), "1-drafts.jsonl", Draft).read().values())).prompt_id
+    labels = run.path / "labels-ann.jsonl"
+    write_rows(labels, labels_about(run, prompt_id))
+    before = everything(run.path)
+    plan = plan_forgetting(run.path, prompt_id)
+    with FileLock(run.path / ".labels-ann.jsonl.lock"), pytest.raises(RunError, match="is labelling into this file"):
+        forget(plan)
+    after = everything(run.path)
+    assert {path: after[path] for path in before} == before, "nothing was removed"
+
+
+def test_labels_of_other_conversations_with_the_same_last_turn_are_not_taken_for_its_own():
+    def prompt(*texts):
+        turns = ("user", "assistant") * 2
+        return Prompt(
+            id="p", split="train", messages=[{"role": r, "content": t} for r, t in zip(turns, texts, strict=False)]
+        )
+
+    short = prompt("Shorten it.")
+    long = prompt("Write to Ann.", "Dear Ann, …", "Shorten it.")
+    assert holds({"prompt": "Shorten it. "}, short)
+    assert not holds({"prompt": "Shorten it."}, long)
+    assert holds({"prompt": [each.model_dump() for each in long.messages]}, long)
+    assert not holds({"prompt": [each.model_dump() for each in long.messages]}, short)
+    assert not holds({"prompt": ["x"]}, short)
+
+
+def test_what_is_expected_of_a_run_leaves_forgotten_prompts_out(finished, tmp_path):
+    _, path, _ = finished
+    recipe = load_recipe(path, ["loop.rounds=3", "loop.prompts_per_round=100"])
+    fresh = RunDirectory(tmp_path / "runs" / "fresh")
+    fresh.path.mkdir(parents=True)
+    prompts = load_recipe_prompts(recipe)[0]
+    before = estimate_run(recipe, prompts, fresh).calls
+    chosen = prompts.of("train")[0]
+    record = Forgotten(prompt_id=chosen.id, split="train", messages="", fields="", at="2026-01-01")
+    fresh.rows(fresh.path, "forgotten.jsonl", Forgotten).rewrite([record])
+    after = estimate_run(recipe, prompts, fresh).calls
+    train = len(prompts.of("train"))
+    assert train <= 100, "every round has every prompt"
+    of_training = [
+        step for step in steps_of(recipe, prompts, fresh) if step.split == "train" and step.judge is not None
+    ]
+    assert all(len(step.prompts) == train - 1 and chosen not in step.prompts for step in of_training)
+    assert before > after > before * (train - 3) / train
+    without = Loaded(tuple(prompt for prompt in prompts.prompts if prompt.id != chosen.id), 0, ())
+    assert estimate_run(recipe, without, fresh).calls == pytest.approx(after), "also where the file has it no more"
+
+
+def test_a_cache_in_use_is_said_to_hold_what_was_removed_until_it_is_written_anew(finished, tmp_path, prefdistill):
+    run, _, _ = finished
+    prompt_id = next(iter(run.rows(run.round(1), "1-drafts.jsonl", Draft).read().values())).prompt_id
+    lines, _ = own_lines(run, prompt_id)
+    cache = tmp_path / "cache"
+    reading = (
+        "import sqlite3, sys; r = sqlite3.connect(sys.argv[1], isolation_level=None); r.execute('BEGIN');"
+        "r.execute('SELECT COUNT(*) FROM replies').fetchone(); print('reading', flush=True); sys.stdin.readline();"
+        "r.execute('COMMIT'); print('idle', flush=True); sys.stdin.readline()"
+    )
+    command = [sys.executable, "-c", reading, str(cache / "replies.sqlite3")]
+    reader = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert reader.stdout.readline() == "reading\n"
+    done = prefdistill("forget", prompt_id, "--run", run.path, "--yes")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "another process reads the request cache" in done.stdout
+    assert found_in(everything(cache), lines), "the files still have it, as it says"
+    again = prefdistill("forget", prompt_id, "--run", run.path, "--yes")
+    assert again.returncode == 1
+    assert "another process reads the request cache" in again.stdout
+    reader.stdin.write("\n")
+    reader.stdin.flush()
+    assert reader.stdout.readline() == "idle\n"
+    last = prefdistill("forget", prompt_id, "--run", run.path, "--yes")
+    assert last.returncode == 0, last.stdout + last.stderr
+    assert "forgotten already" in last.stdout
+    assert found_in(everything(cache), lines) == [], "while the other process still has it open"
+    reader.communicate("\n", timeout=10)
 
 
 def test_the_cache_file_itself_holds_no_deleted_text(tmp_path):

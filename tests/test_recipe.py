@@ -189,3 +189,13 @@ def test_email_recipes_differ_only_in_where_drafts_come_from(monkeypatch):
         load_recipe(ROOT / "recipes" / f"email-{mode}.yaml").resolved() for mode in ("online", "offline")
     )
     assert [line.split(":")[0] for line in differing_keys(online, offline)] == ["loop.mode", "name"]
+
+
+@pytest.mark.parametrize("confirm", ["best_worst", "swiss"])
+def test_pairs_that_would_not_be_compared_are_refused(confirm):
+    path = ROOT / "recipes" / "email-online.yaml"
+    overrides = [f"judge.confirm={confirm}", "pair.strategy=all_above_margin"]
+    with pytest.raises(PrefdistillError, match="round_robin"):
+        load_recipe(path, overrides)
+    for fine in ("round_robin", "none"):
+        load_recipe(path, [f"judge.confirm={fine}", "pair.strategy=all_above_margin"])

@@ -16,7 +16,7 @@ from prefdistill.batches.api import ENDED, PATH, BatchApi
 from prefdistill.batches.desk import BatchDesk
 from prefdistill.batches.notes import Batch, BatchNote
 from prefdistill.batches.results import problems_of_lines, read_results, without_result
-from prefdistill.calls import Answer, Call, CallError, EndpointError, Outcome
+from prefdistill.calls import Answer, Call, CallError, EndpointError, Outcome, SetAside
 from prefdistill.chat import ChatModel
 from prefdistill.records import Failure, Usage
 from prefdistill.reply_cache import ReplyCache

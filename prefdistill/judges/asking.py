@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from prefdistill.batches import SetAside
+from prefdistill.calls import SetAside
 from prefdistill.errors import PluginError
 from prefdistill.judges.distributions import distribution, mean, spans
 from prefdistill.judges.prompts import fence, fence_conversation, load_prompt, prompt_hash, render_prompt
@@ -20,7 +20,7 @@ from prefdistill.judges.texts import Asked, Checked, asked_of, check_texts
 from prefdistill.judges.unanswered import readable, spent, without_log_probs
 from prefdistill.plugins import Plugin, Use
 from prefdistill.protocols import Reply, RunContext, Teacher, TeacherRequest
-from prefdistill.records import Draft, Failure, Message, Preference, Prompt, ScorePath
+from prefdistill.records import Draft, Failure, Message, Preference, Prompt, ScorePath, Verdict
 from prefdistill.rubric import Rubric
 from prefdistill.selection import compare as compared_in_both_orders
 
@@ -92,7 +92,7 @@ class AskingJudge(Plugin):
 
     _members: tuple[Member, ...] = PrivateAttr(default=())
     _own: list[Any] = PrivateAttr(default_factory=list)
-    _note: Any = PrivateAttr(default=None)
+    _layer: Any = PrivateAttr(default=None)
     _again: int = PrivateAttr(default=0)
 
     @model_validator(mode="after")
@@ -119,7 +119,7 @@ class AskingJudge(Plugin):
                 self._own.append(teacher)
             opened.append(teacher)
         self.ask_these(opened)
-        self._note = context.requests.note if context.requests is not None else None
+        self._layer = context.requests
         for name in self.prompt_files:
             load_prompt(name)
 
@@ -164,6 +164,20 @@ class AskingJudge(Plugin):
         judge._again = number
         judge._own = []
         return judge
+
+    def known(self, prompt: Prompt, drafts: Sequence[Draft], rubric: Rubric) -> Verdict | None:
+        """Return the verdict where the request cache holds every reply that it takes; None where one is missing."""
+        if self._layer is None or not all(getattr(each.teacher, "keeps_replies", False) for each in self.members):
+            return None
+        with self._layer.known_only():
+            try:
+                return self.judge(prompt, drafts, rubric)
+            except SetAside:
+                return None
+
+    def judge(self, prompt: Prompt, drafts: Sequence[Draft], rubric: Rubric) -> Verdict:
+        """Judge all drafts of one prompt."""
+        raise NotImplementedError(f"{type(self).__name__} has no judge method")
 
     @property
     def name(self) -> str:
@@ -295,11 +309,13 @@ class AskingJudge(Plugin):
     ) -> dict[str, list[TeacherRequest]]:
         """Return the requests of each comparison by its key: one, or `samples` of them."""
         schema, count = winner_schema(self.reason), self.replies_wanted
+        about, conversation = self.about(rubric, asked_of(rubric, prompt)), fence_conversation(prompt)
+        rendered = {key: self.comparison(about, conversation, a, b, rubric) for key, (a, b) in shown.items()}
         return {
             key: [
                 self.request(
                     f"{key}#{number}",
-                    self.comparison(prompt, a, b, rubric),
+                    messages,
                     schema,
                     menu=len(PROBABILITY),
                     repeat=repeat * count + number,
@@ -307,7 +323,7 @@ class AskingJudge(Plugin):
                 )
                 for number in range(count)
             ]
-            for key, (a, b) in shown.items()
+            for key, messages in rendered.items()
         }
 
     @property
@@ -340,14 +356,16 @@ class AskingJudge(Plugin):
 
     def note_parsed(self, paths: Iterable[ScorePath]) -> None:
         """Tell the user, once a run, that some answers came without usable log-probabilities."""
-        if self.scoring == "auto" and "parsed" in paths and self._note is not None:
-            self._note(
+        if self.scoring == "auto" and "parsed" in paths and self._layer is not None:
+            self._layer.note(
                 f"judge {self.name}: the teacher gave no usable log-probabilities for some answers; "
                 "their levels are used as parsed (judge.scoring: auto)"
             )
 
-    def comparison(self, prompt: Prompt, first: Checked, second: Checked, rubric: Rubric) -> tuple[Message, ...]:
-        """Render the prompt that shows `first` before `second`."""
+    def comparison(
+        self, about: Mapping[str, Any], conversation: str, first: Checked, second: Checked, rubric: Rubric
+    ) -> tuple[Message, ...]:
+        """Render the prompt that shows `first` before `second`, from what `about` says and the fenced conversation."""
         checked = [
             (each.name, a, b)
             for each in rubric.checked
@@ -355,8 +373,8 @@ class AskingJudge(Plugin):
         ]
         return render_prompt(
             "compare",
-            self.about(rubric, asked_of(rubric, prompt)),
-            conversation=fence_conversation(prompt),
+            about,
+            conversation=conversation,
             checked=checked,
             first=fence("first", first.draft.completion),
             second=fence("second", second.draft.completion),

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from prefdistill.judges.asking import AskingJudge, swiss_rounds
-from prefdistill.judges.texts import Checked, check_texts, text_key
+from prefdistill.judges.prompts import fence_conversation
+from prefdistill.judges.texts import Checked, asked_of, check_texts, text_key
 from prefdistill.protocols import Teacher, TeacherRequest
 from prefdistill.records import Draft, Failure, Judgement, Preference, Prompt, Usage, Verdict
 from prefdistill.rubric import Rubric
@@ -61,7 +62,8 @@ class PairwiseJudge(AskingJudge):
     def preview(self, prompt: Prompt, draft: Draft, rubric: Rubric) -> str:
         """Return the prompt that compares one draft with another, here with itself, as text."""
         checked = check_texts(prompt, [draft], rubric)[text_key(draft)]
-        messages = self.comparison(prompt, checked, checked, rubric)
+        about = self.about(rubric, asked_of(rubric, prompt))
+        messages = self.comparison(about, fence_conversation(prompt), checked, checked, rubric)
         return "\n\n".join(f"[{each.role}]\n{each.content}" for each in messages)
 
     def expected_requests(

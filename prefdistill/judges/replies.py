@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 from prefdistill.rubric import Criterion
@@ -24,9 +25,15 @@ class UnreadableReplyError(ValueError):
 
 def level_schema(criteria: Sequence[Criterion], reason: Reason) -> dict[str, Any]:
     """Return the JSON Schema of a pointwise verdict: per criterion its reason, then its level."""
-    return _strict_object({each.name: _strict_object(_answer(each.levels or (), "level", reason)) for each in criteria})
+    return _level_schema(tuple((each.name, each.levels or ()) for each in criteria), reason)
 
 
+@lru_cache(maxsize=256)
+def _level_schema(menus: tuple[tuple[str, tuple[str, ...]], ...], reason: Reason) -> dict[str, Any]:
+    return _strict_object({name: _strict_object(_answer(levels, "level", reason)) for name, levels in menus})
+
+
+@lru_cache
 def winner_schema(reason: Reason) -> dict[str, Any]:
     """Return the JSON Schema of a comparison."""
     return _strict_object(_answer(get_args(Winner), "winner", reason))

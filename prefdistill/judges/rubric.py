@@ -99,7 +99,7 @@ class RubricJudge(AskingJudge):
         """Return the judge that asks the same teachers to compare drafts directly."""
         options = {name: getattr(self, name) for name in AskingJudge.model_fields}
         judge = PairwiseJudge.model_validate(options)
-        judge._use, judge._members, judge._note, judge._again = "pairwise", self._members, self._note, self._again
+        judge._use, judge._members, judge._layer, judge._again = "pairwise", self._members, self._layer, self._again
         return judge
 
     def preview(self, prompt: Prompt, draft: Draft, rubric: Rubric) -> str:

@@ -32,7 +32,8 @@ def readable(
 
 def spent(replies: Iterable[Reply | Failure]) -> Usage:
     """Return what replies cost together."""
-    return sum((reply.usage for reply in replies), Usage())
+    each = [reply.usage for reply in replies]
+    return each[0] if len(each) == 1 else sum(each, Usage())
 
 
 def unreadable(key: str, problem: UnreadableReplyError, reply: Reply) -> Failure:

@@ -36,7 +36,8 @@ from prefdistill.sandbox.judge_lessons import (
 from prefdistill.sandbox.measure_student import load, write_drafts
 from prefdistill.sandbox.world import notes
 
-BATCH = 64
+BATCH, BATCH_TOKENS = 64, 8_192
+"""Rows written at once, and padded tokens read at once."""
 MENU = get_args(Winner)
 Turns = list[dict[str, str]]
 
@@ -56,12 +57,12 @@ class JudgeModel:
             self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False) + opening
             for turns, opening, _ in asked
         ]
+        ids = [self.tokenizer.encode(text) for text in texts]
         found: list[list[float]] = [[] for _ in asked]
-        order = sorted(range(len(asked)), key=lambda index: len(texts[index]))
-        for start in range(0, len(order), BATCH):
-            rows = order[start : start + BATCH]
-            inputs = self.tokenizer([texts[row] for row in rows], return_tensors="pt", padding=True)
-            inputs.pop("token_type_ids", None)
+        left = sorted(range(len(asked)), key=lambda index: len(ids[index]))
+        while left:
+            rows = [left.pop() for _ in range(min(len(left), max(1, BATCH_TOKENS // len(ids[left[-1]]))))]
+            inputs = self.tokenizer.pad({"input_ids": [ids[row] for row in rows]}, return_tensors="pt")
             with torch.no_grad():
                 last = self.model(**inputs, logits_to_keep=1).logits[:, -1]
             for row, logits in zip(rows, last, strict=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from queue import Empty, SimpleQueue
+from typing import Any
 
 from prefdistill.errors import JudgeError, PrefdistillError
 from prefdistill.plugins import verdict_of
@@ -40,6 +41,8 @@ def judge_prompts(
     done: SimpleQueue[Verdict | BaseException] = SimpleQueue()
     owed = finished = 0
 
+    known = getattr(judge, "known", None)
+
     def work(prompt: Prompt, drafts: Sequence[Draft]) -> None:
         try:
             done.put(judge_group(judge, prompt, drafts, rubrics.of(prompt)))
@@ -48,6 +51,13 @@ def judge_prompts(
 
     try:
         for prompt, drafts in groups:
+            if known is not None:
+                verdict = _group(judge, known, prompt, drafts, rubrics.of(prompt))
+                if verdict is not None:
+                    finished += 1
+                    yield verdict
+                    continue
+                known = None  # from here on replies must be waited for: threads can, this one has drafts to fetch
             workers.submit(lambda prompt=prompt, drafts=tuple(drafts): work(prompt, drafts))  # type: ignore[misc]
             owed += 1
             while (verdict := _next(done, wait=False)) is not None:
@@ -93,9 +103,18 @@ def judge_group(judge: Judge, prompt: Prompt, drafts: Sequence[Draft], rubric: R
     Raises:
         PrefdistillError: one that is no `JudgeError`.
     """
+    verdict = _group(judge, judge.judge, prompt, drafts, rubric)
+    assert verdict is not None
+    return verdict
+
+
+def _group(judge: Judge, ask: Any, prompt: Prompt, drafts: Sequence[Draft], rubric: Rubric) -> Verdict | None:
+    """Return what `ask`, the judge's `judge` or `known`, says of a group, checked; `known` may say None."""
     name = getattr(judge, "_use", "") or type(judge).__name__
     try:
-        result = judge.judge(prompt, drafts, rubric)
+        result = ask(prompt, drafts, rubric)
+        if result is None and ask != judge.judge:
+            return None
     except JudgeError as problem:
         return _failed(prompt, drafts, "provider", str(problem))
     except PrefdistillError:

@@ -38,6 +38,7 @@ Reason = Literal[
     "tie",
     "below_margin",
     "confirmation_failed",
+    "not_compared",
     "orders_disagree",
     "comparison_contradicts",
     "addresses_judge",
@@ -51,9 +52,9 @@ no_criterion_applies: no criterion with a weight applies to the prompt. identica
 drafts cut at the token limit left fewer than two. all_failed_gates: none may be chosen. gate_failures_dropped:
 `gate_failures: drop` left fewer than two. tie: none is better than another. below_margin: better by less than
 `min_margin`. confirmation_failed: a comparison of the two has no readable verdict in one of its orders.
-orders_disagree: the winner changed with the order shown. comparison_contradicts: both orders prefer the draft that
-scored lower. addresses_judge: one of the two speaks to the judge. near_duplicate, length_ratio: the filters of
-`PairOptions`.
+not_compared: scored drafts of the prompt were compared, these two were not. orders_disagree: the winner changed with
+the order shown. comparison_contradicts: both orders prefer the draft that scored lower. addresses_judge: one of the two
+speaks to the judge. near_duplicate, length_ratio: the filters of `PairOptions`.
 """
 REASONS: tuple[str, ...] = get_args(Reason)
 
@@ -186,6 +187,9 @@ def _margin(
             return margin, "comparison_contradicts", orders
         if chosen.scale == "preference":
             margin = lead
+    scored = chosen.scale != "preference"  # else the score itself is an estimate from all comparisons
+    if scored and rejected.passes and not shown and any(each.path != "checked" for each in verdict.preferences):
+        return margin, "not_compared", "the judge compared other drafts of the prompt, and not these two"
     least = options.margin_for(chosen.scale)
     if margin <= 0 or margin + EPSILON < least:
         return margin, "below_margin", f"{margin:.3f} is below {least:g}"

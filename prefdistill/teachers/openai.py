@@ -38,6 +38,9 @@ class OpenAITeacher(Plugin):
         }
     )
 
+    keeps_replies: ClassVar[bool] = True
+    """Its replies are in the request cache, so what was asked before is known without waiting."""
+
     model: str = Field(min_length=1)
     """The model's name, as the server knows it."""
     base_url: str = "https://api.openai.com/v1"

@@ -86,6 +86,15 @@ def test_addresses_judge():
     assert reason([drafts[0], attack.model_copy(update={"id": drafts[1].id})], verdict) == "addresses_judge"
 
 
+def test_not_compared():
+    drafts, verdict = by_scores([1.0, 0.5, 0.0])
+    confirmed = verdict.model_copy(update={"preferences": tuple(both_orders(drafts[0], drafts[2]))})
+    rows = pairs(drafts, confirmed, strategy="all_above_margin", **LOOSE)
+    assert [(row.chosen, row.rejected) for row in rows] == [(TEXTS[0], TEXTS[2])]
+    other = verdict.model_copy(update={"preferences": tuple(both_orders(drafts[0], drafts[1]))})
+    assert reason(drafts, other) == "not_compared"
+
+
 def test_not_judged():
     assert reason(make_drafts(TEXTS), None) == "not_judged"
 

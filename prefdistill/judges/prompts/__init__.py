@@ -32,7 +32,7 @@ def _render_system(name: str, fields: tuple[tuple[str, Any], ...]) -> Message:
 
 def _render(name: str, block: str, fields: dict[str, Any]) -> str:
     template = load_prompt(name)
-    return "".join(template.blocks[block](template.new_context(fields))).strip()
+    return "".join(template.blocks[block](template.new_context(fields, shared=True))).strip()
 
 
 def fence(kind: str, text: str) -> str:
