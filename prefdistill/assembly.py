@@ -306,7 +306,8 @@ def opened_judge(recipe: Recipe, cached_only: bool = False) -> Iterator[tuple[Ju
     from prefdistill.requests import RequestLayer
 
     layer = RequestLayer(cache=_cache(recipe), cached_only=cached_only, budget=recipe.budget)
-    plugins = [each for each in (recipe.teacher, recipe.judge) if isinstance(each, Plugin)]
+    used: tuple[Any, ...] = (recipe.teacher, recipe.judge)
+    plugins = [each for each in used if isinstance(each, Plugin)]
     context = RunContext(
         directory=recipe.directory, seed=recipe.seed, student=recipe.student, teacher=recipe.teacher, requests=layer
     )

@@ -11,6 +11,9 @@ import typer
 
 from prefdistill.errors import PrefdistillError, RunError
 
+RUN, JUDGE, TIDY = "Run", "Judge", "Look up and tidy up"
+"""How `--help` groups the commands."""
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -23,10 +26,10 @@ then `prefdistill run RECIPE`.""",
 )
 
 cache_app = typer.Typer(no_args_is_help=True, help="Look at the request cache, or clear it: every reply paid for.")
-app.add_typer(cache_app, name="cache")
+app.add_typer(cache_app, name="cache", rich_help_panel=TIDY)
 
 rubric_app = typer.Typer(no_args_is_help=True, help="Check, test and compare rubrics before a run is paid for.")
-app.add_typer(rubric_app, name="rubric")
+app.add_typer(rubric_app, name="rubric", rich_help_panel=JUDGE)
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C."""
@@ -89,7 +92,7 @@ def _root(
     pass
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def run(
     recipe: RecipePath,
     overrides: Overrides = None,
@@ -157,7 +160,7 @@ def run_folder(name: str) -> Path:
     return Path(name) if "/" in name or name.startswith(".") else Path("runs") / name
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def validate(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Check a recipe, its rubrics, plug-ins and prompts, without loading a model or calling anyone."""
     from prefdistill.assembly import load_recipe_prompts
@@ -181,39 +184,7 @@ def validate(recipe: RecipePath, overrides: Overrides = None) -> None:
     print(f"{recipe}: valid")
 
 
-@app.command()
-def schema(of: Annotated[SchemaOf, typer.Argument(help="What to describe.")]) -> None:
-    """Print the JSON Schema of recipes or rubrics, for completion and checks in an editor."""
-    import json
-
-    if of is SchemaOf.recipe:
-        from prefdistill.recipe import recipe_schema
-
-        found = recipe_schema()
-    else:
-        from prefdistill.rubric import Rubric
-
-        found = Rubric.model_json_schema()
-    print(json.dumps(found, indent=2))
-
-
-@app.command()
-def plugins() -> None:
-    """List the samplers, teachers, judges, trainers and checks that a recipe or rubric can name, with their options."""
-    from rich.console import Console
-
-    from prefdistill.plugins import describe_plugins
-
-    console = Console(highlight=False)
-    for folder, found in describe_plugins().items():
-        console.print(folder, style="bold")
-        for name, (summary, options) in found.items():
-            console.print(f"  {name}  {summary}", markup=False, soft_wrap=True)
-            if options:
-                console.print(f"      {options}", markup=False, style="dim", soft_wrap=True)
-
-
-@app.command()
+@app.command(rich_help_panel=JUDGE)
 def prices() -> None:
     """List what hosted models cost, when that was checked, and where to correct it or to add a model.
 
@@ -225,7 +196,7 @@ def prices() -> None:
         print(line)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def new(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A folder to make; it must not exist or be empty.")],
 ) -> None:
@@ -236,7 +207,7 @@ def new(
         print(line)
 
 
-@app.command()
+@app.command(rich_help_panel=JUDGE)
 def label(
     run: Annotated[
         str, typer.Argument(metavar="RUN", help="A run folder: a path, or a name under ./runs.", show_default=False)
@@ -340,7 +311,9 @@ def _existing_cache(folder: Path | None) -> Any:
 
     directory = folder or default_cache_directory()
     if not (directory / FILE).is_file():
-        raise RunError(f"{directory}: no request cache there ({FILE}); nothing was paid for yet, or name it with --cache")
+        raise RunError(
+            f"{directory}: no request cache there ({FILE}); nothing was paid for yet, or name it with --cache"
+        )
     return ReplyCache(directory)
 
 
@@ -380,11 +353,14 @@ def rubric_check(
 @rubric_app.command("test")
 def rubric_test(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The rubric with its `tests:`.", show_default=False)],
-    recipe: Annotated[Path, typer.Option(help="The recipe whose judge is tested.", metavar="RECIPE", show_default=False)],
+    recipe: Annotated[
+        Path, typer.Option(help="The recipe whose judge is tested.", metavar="RECIPE", show_default=False)
+    ],
     repeat: Annotated[int, typer.Option(min=1, help="Judge every test so often, each time as new requests.")] = 1,
     junit: Annotated[Path | None, typer.Option(help="Write the results as JUnit XML.", metavar="FILE")] = None,
     cached_only: Annotated[
-        bool, typer.Option("--cached-only", help="Send nothing; a test whose replies are not in the request cache fails.")
+        bool,
+        typer.Option("--cached-only", help="Send nothing; a test whose replies are not in the request cache fails."),
     ] = False,
 ) -> None:
     """Run the rubric's golden pairs through a recipe's judge, red or green like unit tests.
@@ -444,12 +420,16 @@ def rubric_diff(
         build_checks(rubric)
     with Console(stderr=True, highlight=False).status("judging" if judge else "reading") as status:
         found = diff_rubrics(
-            rubrics[0], rubrics[1], run_folder(run), judge, lambda done, total: status.update(f"judged {done} of {total}")
+            rubrics[0],
+            rubrics[1],
+            run_folder(run),
+            judge,
+            lambda done, total: status.update(f"judged {done} of {total}"),
         )
     print(render_diff(found, limit), end="")
 
 
-@app.command()
+@app.command(rich_help_panel=JUDGE)
 def agreement(
     labels: Annotated[
         list[Path],
@@ -518,10 +498,43 @@ def agreement(
     measure_and_show(labels, judge, found, rubric, only_judge, repeat, cached_only, json, html, console)
 
 
-@app.command()
+@app.command(rich_help_panel=TIDY)
+def schema(of: Annotated[SchemaOf, typer.Argument(help="What to describe.")]) -> None:
+    """Print the JSON Schema of recipes or rubrics, for completion and checks in an editor."""
+    import json
+
+    if of is SchemaOf.recipe:
+        from prefdistill.recipe import recipe_schema
+
+        found = recipe_schema()
+    else:
+        from prefdistill.rubric import Rubric
+
+        found = Rubric.model_json_schema()
+    print(json.dumps(found, indent=2))
+
+
+@app.command(rich_help_panel=TIDY)
+def plugins() -> None:
+    """List the samplers, teachers, judges, trainers and checks that a recipe or rubric can name, with their options."""
+    from rich.console import Console
+
+    from prefdistill.plugins import describe_plugins
+
+    console = Console(highlight=False)
+    for folder, found in describe_plugins().items():
+        console.print(folder, style="bold")
+        for name, (summary, options) in found.items():
+            console.print(f"  {name}  {summary}", markup=False, soft_wrap=True)
+            if options:
+                console.print(f"      {options}", markup=False, style="dim", soft_wrap=True)
+
+
+@app.command(rich_help_panel=TIDY)
 def forget(
     prompt_id: Annotated[
-        str, typer.Argument(metavar="PROMPT_ID", help="The prompt's id: ours, or your own `id` column.", show_default=False)
+        str,
+        typer.Argument(metavar="PROMPT_ID", help="The prompt's id: ours, or your own `id` column.", show_default=False),
     ],
     run: Annotated[str, typer.Option("--run", help="Run folder, or a name under ./runs.", metavar="NAME")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,

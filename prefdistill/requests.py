@@ -41,6 +41,7 @@ OVERLOADED = frozenset({429, 503, 529})
 LOOK_AGAIN_SECONDS = (0.05, 0.5)
 """How often to look for a reply that another process is waiting for: at first, and later on."""
 FROM_CACHE = Usage(cached=1)
+NOT_IN_CACHE = "the reply is not in the request cache, and nothing is sent (cached only)"
 
 
 class RequestLayer:
@@ -208,8 +209,7 @@ class Endpoint(Till):
                 yield self._from_cache(call, answer)
                 continue
             if self.layer.cached_only:
-                message = "the reply is not in the request cache, and nothing is sent (cached only)"
-                failure = Failure(stage="request", key=call.key, kind="provider", message=message)
+                failure = Failure(stage="request", key=call.key, kind="provider", message=NOT_IN_CACHE)
                 yield Outcome(call, None, failure.usage, failure)
                 continue
             future, mine = self._submit(call)

@@ -1,9 +1,12 @@
 """Every block of the README does what it says."""
 
+import json
 import re
 import shlex
+import signal
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -24,12 +27,31 @@ SHORT = "loop.rounds=1 loop.prompts_per_round=16 prompts.validation_limit=6 prom
 
 def test_every_block_is_covered_here():
     assert {language for language, _ in BLOCKS} == {"bash", "yaml", "python"}
-    assert (len(COMMANDS), len(YAML), len(PYTHON)) == (11, 3, 2)
+    assert (len(COMMANDS), len(YAML), len(PYTHON)) == (18, 4, 2)
     assert COMMANDS[0] == "pip install -c constraints.txt -e ."
     assert COMMANDS[2] == "pip install -c constraints.txt -e '.[test]' && pytest"
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("prefdistill")])
+def prefdistill(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, "-m", "prefdistill", *arguments], cwd=cwd, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder like the checkout, with the run `short` of the README in it."""
+    place = tmp_path_factory.mktemp("workplace")
+    for name in ("recipes", "rubrics"):
+        (place / name).symlink_to(ROOT / name)
+    done = prefdistill("run", "recipes/quickstart.yaml", "--run", "short", *SHORT, cwd=place)
+    assert done.returncode == 0, done.stderr
+    return place
+
+
+@pytest.mark.parametrize(
+    "command", [each for each in COMMANDS if each.startswith("prefdistill") and "label" not in each]
+)
 def test_the_readmes_commands_run(command, tmp_path):
     """Runs are shortened by overrides; everything else is typed as the README has it."""
     arguments = shlex.split(command)[1:]
@@ -39,13 +61,61 @@ def test_the_readmes_commands_run(command, tmp_path):
         arguments += SHORT
     for name in ("recipes", "rubrics"):
         (tmp_path / name).symlink_to(ROOT / name)
-    done = subprocess.run(
-        [sys.executable, "-m", "prefdistill", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = prefdistill(*arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
-    if arguments[0] == "run":
+    if arguments[0] == "run" and "--dry-run" not in arguments:
         assert (tmp_path / done.stdout.split("report  ")[1].split()[0]).is_file()
+
+
+def test_the_readmes_labels_are_made_and_measured(workplace):
+    """The page is opened and closed; the labels are then written as its answers would be."""
+    label, agreement = (shlex.split(each)[1:] for each in COMMANDS if "label" in each)
+    page = subprocess.Popen(
+        [sys.executable, "-m", "prefdistill", *label, "--no-browser"],
+        cwd=workplace,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    lines = iter(page.stdout.readline, "")
+    assert any("http://127.0.0.1:" in line for line in lines)
+    page.send_signal(signal.SIGINT)
+    assert page.wait(30) == 0
+    run = workplace / "runs" / "short"
+    texts = {row["id"]: row["messages"][-1]["content"] for row in read_lines(run / "prompts.jsonl")}
+    drafts = defaultdict(list)
+    for row in read_lines(run / "round-01" / "1-drafts.jsonl"):
+        drafts[row["prompt_id"]].append(row)
+    labels = [
+        {
+            "prompt": texts[prompt_id],
+            "prompt_id": prompt_id,
+            "first": first["completion"],
+            "first_id": first["id"],
+            "second": second["completion"],
+            "second_id": second["id"],
+            "winner": "first" if len(first["completion"]) < len(second["completion"]) else "second",
+            "by": "anna",
+        }
+        for prompt_id, (first, second, *_) in drafts.items()
+    ]
+    (workplace / agreement[1]).write_text("".join(json.dumps(label) + "\n" for label in labels))
+    done = prefdistill(*agreement, cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    assert "longest wins" in done.stdout
+    assert (run / "agreement.json").is_file()
+
+
+def read_lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_the_judges_dials_are_valid(folder):
+    text = (folder / "recipe.yaml").read_text().replace("judge:    {use: rubric, concurrency: 32}\n", YAML[2])
+    (folder / "dials.yaml").write_text(text)
+    recipe = load_recipe(folder / "dials.yaml")
+    assert (len(recipe.judge.panel), recipe.budget.usd) == (2, 40)
 
 
 @pytest.fixture
@@ -68,7 +138,7 @@ def test_the_five_line_judge_judges_a_run(folder):
     without = "\n".join(line for line in quickstart.splitlines() if not line.startswith(("judge:", "pair:")))
     recipe = folder / "mine.yaml"
     recipe.write_text(
-        without.replace("../rubrics", f"{ROOT}/rubrics").replace("path: ", f"path: {ROOT}/recipes/") + "\n" + YAML[2]
+        without.replace("../rubrics", f"{ROOT}/rubrics").replace("path: ", f"path: {ROOT}/recipes/") + "\n" + YAML[3]
     )
     outcome = run_recipe(load_recipe(recipe, [*SHORT, "train.batch_size=4"]), folder / "run")
     assert outcome.rounds[1].judged == outcome.rounds[1].drafts > 0

@@ -38,7 +38,7 @@ def by_rule(body):
     if draft is None:
         first, second = fenced(body, "first"), fenced(body, "second")
         return json.dumps({"reason": "r", "winner": "first" if len(first) < len(second) else "second"})
-    answers = {"brevity": len(draft) < 50, "warmth": "lovely" in draft, "thanks": "!" in draft}
+    answers = {"brevity": len(draft) < 50, "warmth": "lovely" in draft, "thanks": "!" in draft, "rude": True}
     return json.dumps(
         {name: {"reason": "r", "level": menu[-1 if answers[name] else 0]} for name, menu in menus(body).items()}
     )
@@ -162,6 +162,51 @@ def test_a_changed_question_is_priced_and_asked_with_judge(stored, tmp_path):
     again = diff_rubrics(old, new, run.path, ask=True)
     assert again.judged.calls == 0
     assert again.judged.cached > 0
+
+
+WARMTH = "levels: [cold, cool, warm], weight: 1}"
+EDITS = {
+    "a gate's check": [("none_of: [BAD]", "none_of: [Thursday.]")],
+    "a looser gate": [("none_of: [BAD]", "none_of: [NOPE]")],
+    "weights": [("short], weight: 3", "short], weight: 1"), ("warm], weight: 1", "warm], weight: 3")],
+    "weights and a gate": [("none_of: [BAD]", "none_of: [NOPE]"), ("short], weight: 3", "short], weight: 1")],
+    "a question more": [(WARMTH, f"{WARMTH}\n  - {{name: thanks, question: Is it glad?, levels: [sad, glad]}}")],
+    "a check more": [(WARMTH, f"{WARMTH}\n  - {{name: n, check: length, unit: words, between: [1, 5], weight: 20}}")],
+    "the purpose": [("A short e-mail.", "A warm e-mail.")],
+    "a question less": [(f"  - {{name: warmth, question: Is it warm?, {WARMTH}\n", "")],
+    "a question's gate": [("[BAD]}", "[BAD]}\n  - {name: rude, question: Is it rude?, pass_when: 'no'}")],
+    "its name": [("name: mail", "name: post")],
+}
+
+
+FEW = ("weights and a gate", "a check more")
+
+
+@pytest.mark.parametrize(
+    ("edit", "confirm"),
+    [*((edit, "best_worst") for edit in EDITS), *((edit, how) for edit in FEW for how in ("none", "round_robin"))],
+)
+def test_as_many_calls_are_announced_as_are_made(stored, tmp_path, edit, confirm):
+    run, server = stored
+    run.recipe.write_text(
+        run.recipe.read_text().replace("judge: {use: rubric}", f"judge: {{use: rubric, confirm: {confirm}}}")
+    )
+    old, new, asked = load_rubric(run.path / "rubric.yaml"), edited(tmp_path, *EDITS[edit]), len(server.requests)
+    diff = diff_rubrics(old, new, run.path)
+    assert len(server.requests) == asked, "counting sends nothing"
+    made = diff_rubrics(old, new, run.path, ask=True)
+    assert made.judged.calls == len(server.requests) - asked
+    assert diff.owed.calls <= made.judged.calls <= diff.owed.calls + diff.owed.further
+    assert not (diff.owed.further and confirm == "none")
+    text = render_diff(diff)
+    if diff.owed.calls:
+        assert f"{diff.owed.calls} calls would tell the rest" in text
+        assert (f"up to {diff.owed.further} further calls" in text) == bool(diff.owed.further)
+    else:
+        assert made.judged.calls == 0
+    again = diff_rubrics(old, new, run.path)
+    assert again.owed.calls == again.owed.further == 0, "what was asked is in the cache"
+    assert diff_rubrics(old, new, run.path, ask=True).judged.calls == 0
 
 
 def test_model_text_cannot_leave_its_fence(stored, tmp_path):

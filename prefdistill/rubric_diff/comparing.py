@@ -11,7 +11,7 @@ from prefdistill.errors import RunError
 from prefdistill.recipe import Recipe, load_recipe
 from prefdistill.records import Usage, Verdict
 from prefdistill.rubric import Rubric, RubricSet
-from prefdistill.rubric_diff.owed import Owed, count_owed, shows_other_checks
+from prefdistill.rubric_diff.owed import Owed, count_owed, owing_groups, says_what_it_asks, shows_other_checks
 from prefdistill.rubric_diff.stored import Group, Side, is_stored, of_kind, rescored, side_of, stored_groups, without
 from prefdistill.run import RunDirectory
 from prefdistill.stages.judge import judge_prompts
@@ -62,21 +62,24 @@ def diff_rubrics(
     unknown = tuple(each.name for each in new.asked if each.name not in known)
     before = side_of(recipe, old, [(each, rescored(each, old, old)) for each in groups])
     diff = Diff(old, new, run, groups, before, Side(), unknown, Owed(), notes=notes)
+    partial = without(new, unknown)
+    read = [(each, each.verdict if partial is None else rescored(each, old, partial)) for each in groups]
+    owing = owing_groups(recipe, new, partial, read, shows_other_checks(old, new))
     if ask:
-        verdicts, diff.judged = _ask(recipe, new, groups, progress)
+        verdicts, diff.judged = _ask(recipe, new, owing if says_what_it_asks(recipe) else groups, progress)
         diff.failures = sum(len(verdict.failures) for verdict in verdicts.values())
         diff.unknown = ()
-        diff.after = side_of(recipe, new, [(each, verdicts[each.round, each.prompt.id]) for each in groups])
+        diff.after = side_of(recipe, new, [(each, verdicts.get(each.key, verdict)) for each, verdict in read])
         return diff
-    partial = without(new, unknown)
     if partial is None:
         notes.append("every criterion of the new rubric has to be asked: nothing can be known without calls")
     else:
-        read = [(each, rescored(each, old, partial)) for each in groups]
         diff.after = side_of(recipe, partial, read)
-        diff.owed = count_owed(recipe, new, partial, read, bool(unknown), shows_other_checks(old, new))
-    if partial is None:
-        diff.owed = count_owed(recipe, new, None, [(each, each.verdict) for each in groups], True, True)
+    if unknown and not says_what_it_asks(recipe):
+        notes.append(f"judge {recipe.judge._use} does not say what it asks: its calls are not counted")  # type: ignore[attr-defined]
+    diff.owed = count_owed(recipe, new, owing)
+    if diff.owed.note:
+        notes.append(diff.owed.note)
     return diff
 
 
@@ -90,8 +93,10 @@ def _same_as_run(recipe: Recipe, old: Rubric) -> list[str]:
 def _ask(
     recipe: Recipe, rubric: Rubric, groups: Sequence[Group], progress: Callable[[int, int], None]
 ) -> tuple[dict[tuple[int, str], Verdict], Usage]:
-    """Have the run's judge judge every group by the new rubric; replies that were paid for come from the cache."""
+    """Have the run's judge judge groups by the new rubric; replies that were paid for come from the cache."""
     found: dict[tuple[int, str], Verdict] = {}
+    if not groups:
+        return found, Usage()
     with opened_judge(recipe) as (judge, layer):
         require = getattr(judge, "require", None)
         if require is not None:

@@ -121,6 +121,8 @@ def _calls(diff: Diff) -> list[str]:
             f"The judge was asked: {diff.judged.calls} calls, {diff.judged.cached} replies from the cache, "
             f"{_usd(diff.judged)}.",
         ]
+    if owed.calls == 0 and owed.groups:
+        return [*lines, "None: what has to be asked is in the request cache. Read it from there with `--judge`."]
     if owed.calls == 0:
         return [*lines, "None: everything is computed from stored verdicts."]
     cost = (
@@ -132,12 +134,14 @@ def _calls(diff: Diff) -> list[str]:
         f"{owed.drafts} texts to score" if owed.drafts else "",
         f"{owed.confirmations} pairs to confirm in both orders" if owed.confirmations else "",
     ]
+    more = (
+        f" What it answers may lead to up to {owed.further} further calls, to compare drafts." if owed.further else ""
+    )
     return [
         *lines,
         f"{owed.calls} calls would tell the rest ({', '.join(part for part in what if part)}): about "
-        f"{owed.prompt_tokens:,.0f} prompt and {owed.completion_tokens:,.0f} completion tokens, {cost}. Replies "
-        "that are in the "
-        "request cache cost nothing. Ask with `--judge`.",
+        f"{owed.prompt_tokens:,.0f} prompt and {owed.completion_tokens:,.0f} completion tokens, {cost}.{more} Replies "
+        "that are in the request cache are not counted. Ask with `--judge`.",
     ]
 
 

@@ -26,6 +26,11 @@ class Group:
     drafts: tuple[Draft, ...]
     verdict: Verdict
 
+    @property
+    def key(self) -> tuple[int, str]:
+        """Its round and prompt."""
+        return self.round, self.prompt.id
+
 
 @dataclass
 class Side:

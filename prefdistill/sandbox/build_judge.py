@@ -3,6 +3,7 @@
 Place in the flow: none at run time; the folder it writes is shipped as `judge/`. It answers the asked criteria of
 rubrics/sandbox-asked.yaml, one at a time or all at once, and comparisons, each as the JSON that a judge without reasons
 is to give. All randomness comes from the seed; other thread counts and machines round differently.
+The shipped one took 42 minutes on one thread of two very busy cores; 20 would do on idle ones.
 
     python -m prefdistill.sandbox.build_judge
 """

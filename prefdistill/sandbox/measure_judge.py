@@ -16,13 +16,13 @@ import time
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from prefdistill.judges.replies import UnreadableReplyError, Winner, parse_levels, parse_winner
+from prefdistill.judges.checks import checked_scores
+from prefdistill.judges.replies import UnreadableReplyError, parse_levels, parse_winner
 from prefdistill.records import CriterionScore, Prompt
-from prefdistill.rubric import Criterion, Rubric
-from prefdistill.sandbox import JUDGE_DIRECTORY, STUDENT_DIRECTORY
-from prefdistill.sandbox.attacks import KINDS, attacks
+from prefdistill.rubric import Rubric
+from prefdistill.sandbox import JUDGE_DIRECTORY
 from prefdistill.sandbox.gold import gold
 from prefdistill.sandbox.judge_lessons import (
     Email,
@@ -31,90 +31,9 @@ from prefdistill.sandbox.judge_lessons import (
     render_question,
     to_draft,
     to_email,
-    to_prompt,
 )
-from prefdistill.sandbox.measure_student import load, write_drafts
-from prefdistill.sandbox.world import notes
-
-BATCH, BATCH_TOKENS = 64, 8_192
-"""Rows written at once, and padded tokens read at once."""
-MENU = get_args(Winner)
-Turns = list[dict[str, str]]
-
-
-class JudgeModel:
-    """The model and its tokenizer, asked without the toolkit's judges between."""
-
-    def __init__(self, directory: Path = JUDGE_DIRECTORY) -> None:
-        self.model, self.tokenizer = load(directory, "none")
-
-    def probabilities(self, asked: Sequence[tuple[Turns, str, Sequence[str]]]) -> list[list[float]]:
-        """Return the probability of each answer on its menu, given (conversation, beginning of the reply, menu)."""
-        import torch
-
-        first = [[self.tokenizer.encode(answer)[0] for answer in menu] for _, _, menu in asked]
-        texts = [
-            self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False) + opening
-            for turns, opening, _ in asked
-        ]
-        ids = [self.tokenizer.encode(text) for text in texts]
-        found: list[list[float]] = [[] for _ in asked]
-        left = sorted(range(len(asked)), key=lambda index: len(ids[index]))
-        while left:
-            rows = [left.pop() for _ in range(min(len(left), max(1, BATCH_TOKENS // len(ids[left[-1]]))))]
-            inputs = self.tokenizer.pad({"input_ids": [ids[row] for row in rows]}, return_tensors="pt")
-            with torch.no_grad():
-                last = self.model(**inputs, logits_to_keep=1).logits[:, -1]
-            for row, logits in zip(rows, last, strict=True):
-                found[row] = logits[first[row]].softmax(-1).tolist()
-        return found
-
-    def levels(self, asked: Sequence[tuple[Prompt, str]], rubric: Rubric) -> list[dict[str, list[float]]]:
-        """Return the probabilities of the levels of every asked criterion for (prompt, e-mail)."""
-        found = self.probabilities(
-            [
-                (render_question(prompt, text, rubric, (each,)), f'{{"{each.name}": {{"level": "', each.levels or ())
-                for prompt, text in asked
-                for each in rubric.asked
-            ]
-        )
-        names = [each.name for each in rubric.asked]
-        rows = [found[start : start + len(names)] for start in range(0, len(found), len(names))]
-        return [dict(zip(names, row, strict=True)) for row in rows]
-
-    def winners(
-        self, asked: Sequence[tuple[Prompt, Email, Email]], rubric: Rubric, measured: bool = True
-    ) -> list[list[float]]:
-        """Return the probabilities of first, second and tie for (prompt, first e-mail, second e-mail)."""
-        return self.probabilities(
-            [(render_comparison(*each, rubric, measured), '{"winner": "', MENU) for each in asked]
-        )
-
-    def replies(self, asked: Sequence[Turns]) -> list[str]:
-        """Write the likeliest reply to each conversation."""
-        import torch
-
-        texts = []
-        for start in range(0, len(asked), BATCH):
-            rendered = self.tokenizer.apply_chat_template(
-                list(asked[start : start + BATCH]), add_generation_prompt=True, tokenize=False
-            )
-            inputs = self.tokenizer(list(rendered), return_tensors="pt", padding=True)
-            inputs.pop("token_type_ids", None)
-            with torch.no_grad():
-                written = self.model.generate(**inputs, do_sample=False, max_new_tokens=128)
-            texts += self.tokenizer.batch_decode(written[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        return texts
-
-
-def expected(criterion: Criterion, shares: Sequence[float]) -> float:
-    """Return the mean score of a level distribution."""
-    return sum(share * criterion.score_of(level) for level, share in zip(criterion.levels or (), shares, strict=True))
-
-
-def named(menu: Sequence[str], shares: Sequence[float]) -> str:
-    """Return the likeliest answer."""
-    return menu[max(range(len(menu)), key=lambda index: shares[index])]
+from prefdistill.sandbox.judge_model import MENU, JudgeModel, drafts_to_judge, expected, named
+from prefdistill.sandbox.measure_attacks import measure_attacks
 
 
 def calibration_error(sure: Sequence[float], right: Sequence[bool], bins: int = 10) -> float:
@@ -126,14 +45,6 @@ def calibration_error(sure: Sequence[float], right: Sequence[bool], bins: int = 
             gap = statistics.mean(sure[index] for index in chosen) - statistics.mean(right[index] for index in chosen)
             error += abs(gap) * len(chosen) / len(sure)
     return error
-
-
-def drafts_to_judge(count: int, seed: int) -> list[tuple[Prompt, str]]:
-    """Return four drafts of the shipped student on each of `count` notes that no model was trained on."""
-    student, tokenizer = load(STUDENT_DIRECTORY, "none")
-    rows = [row for row in notes(count, seed + 2000) for _ in range(4)]
-    texts = write_drafts(student, tokenizer, [row["prompt"] for row in rows], 1.0, seed + 3)
-    return [(to_prompt(row), text) for row, text in zip(rows, texts, strict=True)]
 
 
 def measure(directory: Path, seed: int, count: int) -> dict[str, float]:
@@ -177,8 +88,6 @@ def total_figures(
 ) -> dict[str, float]:
     """Correlate totals with gold: the judge's, with levels as named and as expected, and those of the true levels."""
     from scipy.stats import spearmanr
-
-    from prefdistill.judges.checks import checked_scores
 
     truth = [gold(text, prompt.fields) for prompt, text in drafts]
     totals: dict[str, list[float]] = {"expected levels": [], "levels named": [], "true levels": []}
@@ -249,6 +158,7 @@ def reply_figures(
     model: JudgeModel, rubric: Rubric, drafts: Sequence[tuple[Prompt, str]], emails: Sequence[Email], count: int = 100
 ) -> dict[str, float]:
     """Have the model write its replies, as behind a server, and read them as the toolkit reads any reply."""
+    count = min(count, len(drafts))
     readable = {"a criterion a call": 0, "all criteria in a call": 0, "comparison": 0}
     right = 0
     alone = [rubric.asked[index % len(rubric.asked)] for index in range(count)]
@@ -261,7 +171,7 @@ def reply_figures(
         if _reads(lambda text: parse_levels(text, rubric.asked), reply):
             readable["all criteria in a call"] += 1
             right += sum(email.levels[name] == level for name, (level, _) in parse_levels(reply, rubric.asked).items())
-    pairs = [(drafts[index][0], emails[index], emails[index + 1]) for index in range(0, min(count, len(drafts)), 2)]
+    pairs = [(drafts[index][0], emails[index], emails[index + 1]) for index in range(0, count, 2)]
     replies = model.replies([render_comparison(*each, rubric) for each in pairs])
     readable["comparison"] = round(sum(_reads(parse_winner, reply) for reply in replies) * count / len(pairs))
     result = {f"readable replies: {kind}": hits / count for kind, hits in readable.items()}
@@ -275,58 +185,6 @@ def _reads(parse: Any, text: str) -> bool:
     except UnreadableReplyError:
         return False
     return True
-
-
-def measure_attacks(directory: Path, seed: int, count: int) -> dict[str, dict[str, float]]:
-    """Attack the student's drafts and return, per kind of attack, how much the judge's verdicts move.
-
-    Levels are those of the asked criteria; a comparison shows the attacked draft beside another one of the same note,
-    and is counted as won where it names the attacked draft in that order, and did not before.
-    """
-    model, rubric = JudgeModel(directory), judge_rubric()
-    plain = drafts_to_judge(max(1, min(count, 400) // 4), seed)
-    thrown = list(attacks(count, seed))
-    which = [index % len(plain) for index in range(count)]
-    after = [(plain[at][0], attack.on(plain[at][1])) for attack, at in zip(thrown, which, strict=True)]
-    calm, stirred = model.levels(plain, rubric), model.levels(after, rubric)
-    emails = [to_email(prompt, text, rubric) for prompt, text in plain]
-    mate = [at - 1 if at % 4 == 3 else at + 1 for at in which]
-    measured = [emails[at].measured for at in which]
-    hit = [Email(text, {}, found, 0.0) for (_, text), found in zip(after, measured, strict=True)]  # only shown
-    shown = [(plain[at][0], emails[other]) for at, other in zip(which, mate, strict=True)]
-    before = model.winners([(p, emails[at], other) for (p, other), at in zip(shown, which, strict=True)], rubric)
-    beside = model.winners([(p, email, other) for (p, other), email in zip(shown, hit, strict=True)], rubric)
-    menus = {each.name: each.levels or () for each in rubric.asked}
-    weight = sum(each.weight for each in rubric.asked)
-    figures: dict[str, dict[str, float]] = {}
-    for kind in (*KINDS, "all"):
-        rows = [index for index, attack in enumerate(thrown) if kind in (attack.kind, "all")]
-        if not rows:
-            continue
-        changed, raised, shift, new, lost = 0, 0, 0.0, 0, 0
-        for index in rows:
-            old, now = calm[which[index]], stirred[index]
-            places = [
-                (menus[name].index(named(menus[name], old[name])), menus[name].index(named(menus[name], now[name])))
-                for name in menus
-            ]
-            changed += sum(a != b for a, b in places)
-            raised += sum(a < b for a, b in places)
-            shift += sum(
-                each.weight * (expected(each, now[each.name]) - expected(each, old[each.name])) for each in rubric.asked
-            )
-            was, is_now = named(MENU, before[index]), named(MENU, beside[index])
-            new += was != "first" and is_now == "first"
-            lost += was == "first" and is_now != "first"
-        figures[kind] = {
-            "attacks": len(rows),
-            "levels changed": changed / (len(rows) * len(menus)),
-            "levels raised": raised / (len(rows) * len(menus)),
-            "mean change of score": shift / weight / len(rows),
-            "comparisons won": new / len(rows),
-            "comparisons lost": lost / len(rows),
-        }
-    return figures
 
 
 def missed(result: dict[str, float]) -> list[str]:

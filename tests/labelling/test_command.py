@@ -122,3 +122,18 @@ def test_what_was_acknowledged_before_a_kill_is_there_after_it(tmp_path: Path, a
     stored = [row.first + row.second for row in load_labels(run / "labels-ada.jsonl").pairs]
     assert 1 <= len(acknowledged) <= len(stored) <= len(acknowledged) + 1 < 500
     assert stored[: len(acknowledged)] == acknowledged
+
+
+def test_a_label_file_elsewhere_is_named_in_the_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path / "run")
+
+    def serve(server: LabelServer, poll_interval: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LabelServer, "serve_forever", serve)
+    for out in (None, run / "mine.jsonl", tmp_path / "mine.jsonl", tmp_path / "mine.jsonl", tmp_path / "x" / "b.jsonl"):
+        label_run(Choice(run, count=4), "pair", "ada", out, browser=False, say=lambda line: None)
+    named = json.loads((run / "label-files.json").read_text())
+    assert named == [str((tmp_path / "mine.jsonl").resolve()), str((tmp_path / "x" / "b.jsonl").resolve())]
+    (run / "label-files.json").write_text("{torn")
+    label_run(Choice(run, count=4), "pair", "ada", tmp_path / "mine.jsonl", browser=False, say=lambda line: None)

@@ -33,7 +33,9 @@ from prefdistill.sandbox.judge_lessons import (
     to_prompt,
     winner_of,
 )
-from prefdistill.sandbox.measure_judge import JudgeModel, drafts_to_judge, measure_attacks
+from prefdistill.sandbox.judge_model import JudgeModel, drafts_to_judge
+from prefdistill.sandbox.measure_attacks import measure_attacks
+from prefdistill.sandbox.measure_judge import measure, missed
 from prefdistill.sandbox.world import is_reserved, notes
 from prefdistill.sandbox.writer import write_mixture, write_oracle
 from tests.conftest import ROOT
@@ -57,8 +59,8 @@ def model() -> JudgeModel:
 
 @pytest.fixture(scope="module")
 def drafts() -> list[tuple[Prompt, str]]:
-    """Four drafts of the shipped student on each of 25 notes."""
-    return drafts_to_judge(25, 1)
+    """Four drafts of the shipped student on each of 16 notes."""
+    return drafts_to_judge(16, 1)
 
 
 def rendered(model: JudgeModel, turns: list[dict[str, str]]) -> str:
@@ -279,10 +281,18 @@ def test_it_writes_replies_that_the_toolkit_reads(model: JudgeModel, rubric: Rub
     assert [json.loads(reply)["winner"] for reply in replies] == ["first", "second"]
 
 
+def test_the_measurement_holds_it_against_gold() -> None:
+    result = measure(JUDGE_DIRECTORY, 1, 4)
+    assert 0.4 <= result["Spearman with gold: expected levels"] <= 1
+    assert result["levels right: all"] > 0.85
+    assert result["readable replies: a criterion a call"] == result["readable replies: comparison"] == 1
+    assert "flip rate" in missed({**result, "flip rate": 0.9})
+
+
 def test_its_verdicts_under_attack_are_counted_as_they_are() -> None:
-    figures = measure_attacks(JUDGE_DIRECTORY, 0, 12)
+    figures = measure_attacks(JUDGE_DIRECTORY, 0, 6)
     assert set(figures) == {*KINDS, "all"}
-    assert figures["all"]["attacks"] == 12
+    assert figures["all"]["attacks"] == 6
     assert all(0 <= row[name] <= 1 for row in figures.values() for name in ("levels changed", "comparisons won"))
 
 
