@@ -29,7 +29,7 @@ from prefdistill.run import RunDirectory, read_json, write_json, write_text
 from prefdistill.stages.load import SPLITS, Loaded, check_fields, load_prompts, read_dataset, read_rows
 
 if TYPE_CHECKING:
-    from prefdistill.requests import RequestLayer
+    from prefdistill.requests.layer import RequestLayer
 
 PACKAGES = ("prefdistill", "torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "openai", "accelerate")
 
@@ -243,7 +243,7 @@ def opened(
     Raises:
         PrefdistillError: of any kind, before anything was paid for.
     """
-    from prefdistill.requests import RequestLayer
+    from prefdistill.requests.layer import RequestLayer
     from prefdistill.student import weights_fingerprint
 
     loaded, notes = load_recipe_prompts(recipe)
@@ -303,7 +303,7 @@ def opened_judge(recipe: Recipe, cached_only: bool = False) -> Iterator[tuple[Ju
     Raises:
         PrefdistillError: of any kind, before anything was paid for.
     """
-    from prefdistill.requests import RequestLayer
+    from prefdistill.requests.layer import RequestLayer
 
     layer = RequestLayer(cache=_cache(recipe), cached_only=cached_only, budget=recipe.budget)
     used: tuple[Any, ...] = (recipe.teacher, recipe.judge)

@@ -190,7 +190,7 @@ def prices() -> None:
 
     Prices change. Your own table wins over the shipped one, and a teacher's `usd_per_million` over both.
     """
-    from prefdistill.prices import describe_prices
+    from prefdistill.requests.prices import describe_prices
 
     for line in describe_prices():
         print(line)
@@ -307,7 +307,7 @@ def cache_clear(
 
 def _existing_cache(folder: Path | None) -> Any:
     """Open a request cache that is there, without making one."""
-    from prefdistill.reply_cache import FILE, ReplyCache, default_cache_directory
+    from prefdistill.requests.reply_cache import FILE, ReplyCache, default_cache_directory
 
     directory = folder or default_cache_directory()
     if not (directory / FILE).is_file():

@@ -13,15 +13,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from prefdistill.estimate import usd_text
+from prefdistill.costs.estimate import usd_text
 from prefdistill.golden import Tested, shown
 from prefdistill.golden import summary as summary_of_tests
 from prefdistill.records import RoundResult, Usage
 from prefdistill.run import RunDirectory
 
 if TYPE_CHECKING:
-    from prefdistill.estimate import Estimate
-    from prefdistill.questions import Line
+    from prefdistill.costs.estimate import Estimate
+    from prefdistill.costs.questions import Line
     from prefdistill.recipe import Recipe
 
 COLUMNS = (
@@ -222,8 +222,8 @@ def _usd_or_unknown(usd: float | None) -> str:
 def show_estimate(recipe: Recipe, folder: Path, console: Console, redo_from: str | None = None) -> None:
     """Print what a run still has to ask of paid models, step by step; nothing is opened, sent or written."""
     from prefdistill.assembly import load_recipe_prompts
-    from prefdistill.estimate import closing_lines, estimate_run, figures
-    from prefdistill.measured import spent_before
+    from prefdistill.costs.estimate import closing_lines, estimate_run, figures
+    from prefdistill.costs.measured import spent_before
 
     def show(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -248,7 +248,7 @@ def show_estimate(recipe: Recipe, folder: Path, console: Console, redo_from: str
 
 def estimate_table(estimate: Estimate) -> Table:
     """Return the steps that ask paid models, and their sum."""
-    from prefdistill.estimate import short_count, time_text
+    from prefdistill.costs.estimate import short_count, time_text
 
     def money(value: float | None) -> str:
         return "?" if value is None else f"{value:,.2f}" if value >= 0.1 or value == 0 else f"{value:.2g}"

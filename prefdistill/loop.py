@@ -14,6 +14,7 @@ from typing import Protocol
 
 from prefdistill.accounts import round_result, round_zero
 from prefdistill.assembly import Workshop, adopt_recipe, opened
+from prefdistill.costs.watch import Watch
 from prefdistill.drafting import Judged, Wanted, drafts_and_verdicts
 from prefdistill.evaluation import Measured, evaluate, measure
 from prefdistill.recipe import Recipe
@@ -22,7 +23,6 @@ from prefdistill.result import Outcome, write_result
 from prefdistill.round import StarvedError, mixed_past, policy_fingerprint, rank_and_pair, train_policy
 from prefdistill.run import RunDirectory, disk_errors, read_json, write_json
 from prefdistill.stages.load import round_slices
-from prefdistill.watch import Watch
 
 
 class Display(Protocol):

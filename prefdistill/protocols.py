@@ -27,7 +27,7 @@ from prefdistill.rubric import Rubric
 
 if TYPE_CHECKING:
     from prefdistill.recipe import StudentSection
-    from prefdistill.requests import RequestLayer
+    from prefdistill.requests.layer import RequestLayer
 
 
 @dataclass(frozen=True)

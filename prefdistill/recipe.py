@@ -29,9 +29,9 @@ from prefdistill.documents import Document, Location, dotted, load_document, rai
 from prefdistill.errors import RecipeError
 from prefdistill.plugins import Plugin, Use, build_checks, resolve
 from prefdistill.protocols import Judge, Sampler, Teacher, Trainer
+from prefdistill.requests.spending import Budget
 from prefdistill.rubric import Rubric, RubricSet, load_rubric
 from prefdistill.selection import PairOptions
-from prefdistill.spending import Budget
 
 STAGES = ("load", "sample", "judge", "rank", "pair", "train", "evaluate", "report")
 

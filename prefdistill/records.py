@@ -393,7 +393,9 @@ class Forgotten(Row):
     def stand_in(self) -> Prompt:
         """Return what stands in its place among the prompts."""
         message = Message(role="user", content=FORGOTTEN)
-        return Prompt(id=self.prompt_id, messages=(message,), split=self.split, fields=dict(self.kind), tags=("forgotten",))
+        return Prompt(
+            id=self.prompt_id, messages=(message,), split=self.split, fields=dict(self.kind), tags=("forgotten",)
+        )
 
 
 class TrainResult(Record):

@@ -13,10 +13,10 @@ from pydantic import TypeAdapter
 
 from prefdistill import __version__
 from prefdistill.assembly import Workshop
+from prefdistill.costs.questions import asked_by, is_paid, price_for
 from prefdistill.evaluation import Measured, mean_score
 from prefdistill.metrics.further import measure, reference_rows
 from prefdistill.metrics.rates import GapRecovered
-from prefdistill.questions import asked_by, is_paid, price_for
 from prefdistill.recipe import Recipe
 from prefdistill.records import Comparison, EvaluationResult, Policy, RoundResult, Usage
 from prefdistill.run import Fingerprints, RunDirectory, read_json, write_json, write_text

@@ -17,7 +17,7 @@ from prefdistill.records import (
     Prompt,
     Verdict,
 )
-from prefdistill.requests import RequestLayer
+from prefdistill.requests.layer import RequestLayer
 from prefdistill.rubric import Rubric, RubricSet
 from prefdistill.teachers.openai import OpenAITeacher
 

@@ -74,6 +74,7 @@ def test_a_run_with_batches_makes_the_pairs_of_a_live_one(recipe_for, tmp_path, 
     assert states.count("settled") == states.count("created") == len(server.batches)
 
 
+@pytest.mark.slow
 def test_an_online_run_waits_for_its_batches_every_round(recipe_for, tmp_path, monkeypatch):
     monkeypatch.setattr(desk, "FIRST_POLL_SECONDS", 0.01)
     with BatchServer(judging_by(brevity)) as server:
@@ -83,6 +84,7 @@ def test_an_online_run_waits_for_its_batches_every_round(recipe_for, tmp_path, m
     assert [result.round for result in outcome.rounds] == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_run_killed_while_its_batch_runs_picks_it_up(recipe_for, tmp_path, monkeypatch):
     with BatchServer(judging_by(brevity), lambda number: Turn(polls=10_000 if number == 2 else 1)) as server:
         recipe = recipe_for(server.url, "killed", batch=True)
@@ -105,6 +107,7 @@ def test_a_run_killed_while_its_batch_runs_picks_it_up(recipe_for, tmp_path, mon
     assert live.rounds[1].pairs
 
 
+@pytest.mark.slow
 def test_interrupting_a_wait_says_how_to_go_on(recipe_for, tmp_path):
     with BatchServer(judging_by(brevity), lambda number: Turn(polls=10_000)) as server:
         recipe = recipe_for(server.url, "stopped", batch=True)

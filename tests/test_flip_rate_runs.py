@@ -45,6 +45,7 @@ def recipe_for(tmp_path):
     return write
 
 
+@pytest.mark.slow
 def test_the_rounds_own_flip_rate_is_trained_with_and_covered_by_the_fingerprint(recipe_for, tmp_path):
     asked = []
     lock = threading.Lock()

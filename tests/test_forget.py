@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -10,8 +11,9 @@ import sys
 import pytest
 
 from prefdistill.assembly import load_recipe_prompts
+from prefdistill.costs.estimate import estimate_run
+from prefdistill.costs.steps import steps_of
 from prefdistill.errors import RunError
-from prefdistill.estimate import estimate_run
 from prefdistill.forgetting import cannot_remove, describe, forget, plan_forgetting
 from prefdistill.forgetting.files import holds
 from prefdistill.forgetting.traces import Traces
@@ -20,7 +22,6 @@ from prefdistill.recipe import load_recipe
 from prefdistill.records import Draft, Forgotten, PreferencePair, Prompt
 from prefdistill.run import RunDirectory
 from prefdistill.stages.load import Loaded
-from prefdistill.steps import steps_of
 from tests.conftest import ROOT, TINY
 from tests.loopback import Loopback, fenced, menus
 
@@ -49,9 +50,10 @@ def quoting(body):
     return json.dumps({"reason": f"{first} against {second}", "winner": winner})
 
 
-@pytest.fixture
-def finished(tmp_path):
-    """A finished run of two rounds with an LLM judge, its recipe, and the server that judged."""
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory):
+    """A finished run of two rounds with an LLM judge, and the server that judged."""
+    tmp_path = tmp_path_factory.mktemp("made")
     lines = (ROOT / "recipes" / "prompts" / "quickstart.jsonl").read_text().splitlines()
     rows = [{**json.loads(line), "id": f"mail-{number}"} for number, line in enumerate(lines[:120])]
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -66,7 +68,17 @@ def finished(tmp_path):
         text = text.replace("baselines: [base, teacher], judge: {use: sandbox_held_out}", "baselines: [base]")
         (tmp_path / "r.yaml").write_text(text)
         run_recipe(load_recipe(tmp_path / "r.yaml"), tmp_path / "run")
-        yield RunDirectory(tmp_path / "run"), tmp_path / "r.yaml", server
+        yield tmp_path, server
+
+
+@pytest.fixture
+def finished(made_once, tmp_path):
+    """A copy of that run with its cache, its recipe, and the server."""
+    made, server = made_once
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    for path in [tmp_path / "r.yaml", *(tmp_path / "run").glob("*.yaml"), tmp_path / "run" / "manifest.json"]:
+        path.write_text(path.read_text().replace(str(made), str(tmp_path)))
+    return RunDirectory(tmp_path / "run"), tmp_path / "r.yaml", server
 
 
 def everything(folder):
@@ -328,6 +340,7 @@ def test_what_is_expected_of_a_run_leaves_forgotten_prompts_out(finished, tmp_pa
     assert estimate_run(recipe, without, fresh).calls == pytest.approx(after), "also where the file has it no more"
 
 
+@pytest.mark.slow
 def test_a_cache_in_use_is_said_to_hold_what_was_removed_until_it_is_written_anew(finished, tmp_path, prefdistill):
     run, _, _ = finished
     prompt_id = next(iter(run.rows(run.round(1), "1-drafts.jsonl", Draft).read().values())).prompt_id
@@ -359,7 +372,7 @@ def test_a_cache_in_use_is_said_to_hold_what_was_removed_until_it_is_written_ane
 
 
 def test_the_cache_file_itself_holds_no_deleted_text(tmp_path):
-    from prefdistill.reply_cache import ReplyCache
+    from prefdistill.requests.reply_cache import ReplyCache
 
     cache = ReplyCache(tmp_path)
     for number in range(200):

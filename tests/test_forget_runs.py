@@ -75,6 +75,7 @@ def forgotten_and_gone_on(run, recipe, cache, prompt_id, asked, overrides=()):
     assert found_in({**everything(run.path), **everything(cache)}, lines) == []
 
 
+@pytest.mark.slow
 def test_rubrics_by_kind_a_panel_and_past_pairs_mixed_in(tmp_path):
     with Loopback(quoting) as server:
         member = {"use": "openai", "base_url": server.url, "deadline_seconds": 5}

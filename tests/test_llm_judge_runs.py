@@ -14,7 +14,7 @@ from prefdistill.errors import JudgeError, PrefdistillError, TrainError
 from prefdistill.loop import run_recipe
 from prefdistill.recipe import load_recipe
 from prefdistill.records import Draft, PreferencePair, Verdict
-from prefdistill.requests import EndpointError
+from prefdistill.requests.layer import EndpointError
 from prefdistill.run import RowFile, RunDirectory
 from tests.conftest import ROOT, TINY
 from tests.loopback import Loopback, Served, judging_by, refused

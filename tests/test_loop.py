@@ -104,7 +104,8 @@ def test_the_result_for_programs_has_every_key(finished):
     wanted = (
         "round drafts judged failed pairs drops win_rate win_rate_interval rubric_score held_out_score "
         "baseline_rubric_score teacher_rubric_score gate_pass_rate gold mean_tokens adapter_moved kl judge_calls "
-        "judge_tokens judge_usd seconds warnings"
+        "judge_tokens judge_usd seconds warnings counts failures judge_cached usd_per_pair usd_per_kept_pair "
+        "tokens_per_kept_pair"
     ).split()
     for each in result["rounds"]:
         assert set(wanted) == set(each)
@@ -186,7 +187,13 @@ KILL_POINTS = {
 }
 
 
-@pytest.mark.parametrize("where", KILL_POINTS)
+LONGER = ("between rounds", "second round's sampling", "evaluation")
+"""Kill points that run with `-m slow`: what they need is much the same as what the others do."""
+
+
+@pytest.mark.parametrize(
+    "where", [pytest.param(each, marks=pytest.mark.slow if each in LONGER else ()) for each in KILL_POINTS]
+)
 def test_a_killed_run_goes_on_to_the_same_pairs(finished, tmp_path, where):
     run, recipe = finished
     name, lines = KILL_POINTS[where]

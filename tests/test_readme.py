@@ -44,13 +44,14 @@ def workplace(tmp_path_factory):
     place = tmp_path_factory.mktemp("workplace")
     for name in ("recipes", "rubrics"):
         (place / name).symlink_to(ROOT / name)
-    done = prefdistill("run", "recipes/quickstart.yaml", "--run", "short", *SHORT, cwd=place)
+    (short,) = (shlex.split(each)[1:] for each in COMMANDS if "--run short" in each)
+    done = prefdistill(*short, *SHORT, cwd=place)
     assert done.returncode == 0, done.stderr
     return place
 
 
 @pytest.mark.parametrize(
-    "command", [each for each in COMMANDS if each.startswith("prefdistill") and "label" not in each]
+    "command", [each for each in COMMANDS if each.startswith("prefdistill") and "short" not in each]
 )
 def test_the_readmes_commands_run(command, tmp_path):
     """Runs are shortened by overrides; everything else is typed as the README has it."""

@@ -56,6 +56,7 @@ def run_recorded(folder, order):
     return outcome, pairs, drops
 
 
+@pytest.mark.slow
 def test_recorded_verdicts_make_pairs_and_train_a_round(tmp_path):
     outcome, pairs, drops = run_recorded(tmp_path / "stored", list)
     assert len(pairs) + len(drops) == 80

@@ -11,7 +11,7 @@ from prefdistill.judges.checks import ChecksJudge
 from prefdistill.judges.pairwise import PairwiseJudge
 from prefdistill.plugins import Plugin
 from prefdistill.protocols import RunContext
-from prefdistill.requests import RequestLayer
+from prefdistill.requests.layer import RequestLayer
 from prefdistill.rewards import reward_function
 from prefdistill.rubric import RubricSet
 from prefdistill.teachers.openai import OpenAITeacher

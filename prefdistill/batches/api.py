@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from prefdistill.calls import EndpointError
-from prefdistill.chat import ADVICE, ChatModel
-from prefdistill.requests import Endpoint
+from prefdistill.requests.calls import EndpointError
+from prefdistill.requests.chat import ADVICE, ChatModel
+from prefdistill.requests.layer import Endpoint
 
 Result = TypeVar("Result")
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefdistill.batches.notes import Batch, BatchNotes
-from prefdistill.calls import Outcome
 from prefdistill.protocols import Progress
 from prefdistill.records import Usage
-from prefdistill.requests import RequestLayer
+from prefdistill.requests.calls import Outcome
+from prefdistill.requests.layer import RequestLayer
 
 if TYPE_CHECKING:
     from prefdistill.batches.door import BatchDoor

@@ -16,11 +16,11 @@ from prefdistill.batches.api import ENDED, PATH, BatchApi
 from prefdistill.batches.desk import BatchDesk
 from prefdistill.batches.notes import Batch, BatchNote
 from prefdistill.batches.results import problems_of_lines, read_results, without_result
-from prefdistill.calls import Answer, Call, CallError, EndpointError, Outcome, SetAside
-from prefdistill.chat import ChatModel
 from prefdistill.records import Failure, Usage
-from prefdistill.reply_cache import ReplyCache
-from prefdistill.requests import Endpoint
+from prefdistill.requests.calls import Answer, Call, CallError, EndpointError, Outcome, SetAside
+from prefdistill.requests.chat import ChatModel
+from prefdistill.requests.layer import Endpoint
+from prefdistill.requests.reply_cache import ReplyCache
 
 log = logging.getLogger(__name__)
 

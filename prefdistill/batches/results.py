@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from prefdistill.calls import Answer, CallError, EndpointError
-from prefdistill.chat import ChatModel
+from prefdistill.requests.calls import Answer, CallError, EndpointError
+from prefdistill.requests.chat import ChatModel
 
 Sent = Callable[[str], Mapping[str, Any]]
 """Gives the body that was sent under a custom id."""

@@ -10,7 +10,7 @@ from prefdistill.errors import PrefdistillError
 from prefdistill.forgetting.traces import Traces
 from prefdistill.recipe import Recipe, load_recipe
 from prefdistill.records import Forgotten, Prompt
-from prefdistill.reply_cache import default_cache_directory
+from prefdistill.requests.reply_cache import default_cache_directory
 from prefdistill.run import Fingerprints, RunDirectory
 
 

@@ -12,7 +12,7 @@ from prefdistill.forgetting.files import is_about, jsonl_files, label_files, men
 from prefdistill.forgetting.plans import Plan, cache_of, recipe_of
 from prefdistill.forgetting.traces import Traces, read_lines
 from prefdistill.records import Forgotten
-from prefdistill.reply_cache import FILE, ReplyCache
+from prefdistill.requests.reply_cache import FILE, ReplyCache
 from prefdistill.result import render_again
 from prefdistill.run import Fingerprints, RunDirectory, disk_errors, write_json, write_text
 

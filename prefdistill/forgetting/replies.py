@@ -16,8 +16,8 @@ from prefdistill.plugins import Plugin
 from prefdistill.protocols import RunContext, SampleRequest
 from prefdistill.recipe import Recipe, load_recipe
 from prefdistill.records import Draft, Policy, Verdict
-from prefdistill.reply_cache import FILE, ReplyCache
-from prefdistill.requests import RequestLayer
+from prefdistill.requests.layer import RequestLayer
+from prefdistill.requests.reply_cache import FILE, ReplyCache
 from prefdistill.stages.judge import judge_group
 from prefdistill.stages.sample import sample_drafts, teacher_drafts
 

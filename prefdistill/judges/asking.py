@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from prefdistill.calls import SetAside
 from prefdistill.errors import PluginError
 from prefdistill.judges.distributions import distribution, mean, spans
 from prefdistill.judges.prompts import fence, fence_conversation, load_prompt, prompt_hash, render_prompt
@@ -21,6 +20,7 @@ from prefdistill.judges.unanswered import readable, spent, without_log_probs
 from prefdistill.plugins import Plugin, Use
 from prefdistill.protocols import Reply, RunContext, Teacher, TeacherRequest
 from prefdistill.records import Draft, Failure, Message, Preference, Prompt, ScorePath, Verdict
+from prefdistill.requests.calls import SetAside
 from prefdistill.rubric import Rubric
 from prefdistill.selection import compare as compared_in_both_orders
 

@@ -44,14 +44,14 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, PrivateAttr, field_validator
 
-from prefdistill.answers import retry_after_seconds
 from prefdistill.errors import PluginError
 from prefdistill.judges.http_verdicts import Sent, to_verdict
 from prefdistill.judges.texts import asked_of, same_texts
 from prefdistill.plugins import Plugin
 from prefdistill.protocols import RunContext, TeacherRequest
 from prefdistill.records import Draft, Failure, Message, Prompt, Usage, Verdict
-from prefdistill.requests import Answer, Call, CallError, Endpoint
+from prefdistill.requests.answers import retry_after_seconds
+from prefdistill.requests.layer import Answer, Call, CallError, Endpoint
 from prefdistill.rubric import Rubric
 
 MOST_BYTES = 4 << 20

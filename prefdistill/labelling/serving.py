@@ -53,10 +53,10 @@ def label_run(
     tasks: list[Task] = [*pick_pairs(choice)] if kind == "pair" else [*pick_criteria(choice)]
     with Session(tasks, path, name) as session, LabelServer(session, kind, port) as server:
         _note_file(choice.run, path)
-        for line in _greeting(session, choice, server.url):
-            say(line)
         before = signal.signal(signal.SIGTERM, _interrupt)
         try:
+            for line in _greeting(session, choice, server.url):
+                say(line)
             if browser:
                 _open_page(server.opening_url)
             server.serve_forever(poll_interval=0.2)

@@ -8,11 +8,11 @@ from typing import Any
 
 from prefdistill.assembly import opened_judge
 from prefdistill.errors import PluginError
-from prefdistill.prices import Price, price_of
 from prefdistill.protocols import Reply, RunContext, TeacherRequest
 from prefdistill.recipe import Recipe
 from prefdistill.records import Draft, Failure, Judgement, Verdict
-from prefdistill.requests import NOT_IN_CACHE
+from prefdistill.requests.layer import NOT_IN_CACHE
+from prefdistill.requests.prices import Price, price_of
 from prefdistill.rubric import Rubric
 from prefdistill.rubric_diff.stored import Group
 from prefdistill.selection import choose_best_worst, failed_gates, rank_drafts

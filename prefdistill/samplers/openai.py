@@ -18,12 +18,12 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
-from prefdistill.chat import ChatModel, TokensParameter, api_key, without_secrets
 from prefdistill.errors import SampleError
 from prefdistill.plugins import Plugin
 from prefdistill.protocols import Completion, RunContext, SampleRequest, TeacherRequest
 from prefdistill.records import Failure, Policy
-from prefdistill.requests import Call, Endpoint, Outcome
+from prefdistill.requests.chat import ChatModel, TokensParameter, api_key, without_secrets
+from prefdistill.requests.layer import Call, Endpoint, Outcome
 from prefdistill.student import adapter_path
 
 

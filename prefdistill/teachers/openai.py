@@ -11,12 +11,12 @@ from urllib.parse import urlsplit
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
 
 from prefdistill.batches import BatchDesk, BatchDoor
-from prefdistill.chat import ChatModel, Structured, TokensParameter, api_key, without_secrets
 from prefdistill.errors import PluginError
 from prefdistill.plugins import Plugin
 from prefdistill.protocols import Reply, RunContext, TeacherRequest
 from prefdistill.records import Failure, FailureKind, digest
-from prefdistill.requests import Endpoint, Outcome
+from prefdistill.requests.chat import ChatModel, Structured, TokensParameter, api_key, without_secrets
+from prefdistill.requests.layer import Endpoint, Outcome
 
 
 class OpenAITeacher(Plugin):

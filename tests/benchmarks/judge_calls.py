@@ -24,9 +24,9 @@ from typing import Any
 from prefdistill.judges.rubric import RubricJudge
 from prefdistill.protocols import RunContext
 from prefdistill.records import Draft, Message, Prompt, Usage
-from prefdistill.requests import RequestLayer
+from prefdistill.requests.layer import RequestLayer
+from prefdistill.requests.spending import Budget
 from prefdistill.rubric import Criterion, Rubric, RubricSet
-from prefdistill.spending import Budget
 from prefdistill.stages.judge import judge_prompts
 from prefdistill.teachers.openai import OpenAITeacher
 

@@ -24,7 +24,7 @@ from prefdistill.judges.pairwise import PairwiseJudge
 from prefdistill.judges.rubric import RubricJudge
 from prefdistill.protocols import RunContext
 from prefdistill.records import Draft, Message, PreferencePair, Prompt, Usage
-from prefdistill.requests import RequestLayer
+from prefdistill.requests.layer import RequestLayer
 from prefdistill.rubric import Criterion, Rubric, RubricSet
 from prefdistill.selection import PairOptions
 from prefdistill.stages.judge import judge_prompts

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from prefdistill import requests
 from prefdistill.errors import PluginError
 from prefdistill.judges import http
 from prefdistill.plugins import build_plugin
 from prefdistill.protocols import RunContext
 from prefdistill.records import PreferencePair
-from prefdistill.requests import EndpointError, RequestLayer
+from prefdistill.requests import layer as requests
+from prefdistill.requests.layer import EndpointError, RequestLayer
 from prefdistill.selection import PairOptions
 from prefdistill.stages.judge import judge_group, judge_prompts
 from prefdistill.stages.pair import pair_prompts
@@ -381,7 +381,7 @@ def test_replies_are_kept_and_known_by_name_and_revision(tmp_path):
 
 
 def test_prices_and_budgets(tmp_path):
-    from prefdistill.spending import Budget
+    from prefdistill.requests.spending import Budget
 
     verdict, _ = judged(by_length, usd_per_call=0.25)
     assert verdict.usage.usd == pytest.approx(0.25)

@@ -17,7 +17,7 @@ from prefdistill.judges.rubric import RubricJudge
 from prefdistill.plugins import Plugin
 from prefdistill.protocols import Reply, RunContext, TeacherRequest, Token
 from prefdistill.records import Draft, Failure, PreferencePair, Usage, Verdict
-from prefdistill.requests import RequestLayer
+from prefdistill.requests.layer import RequestLayer
 from prefdistill.rubric import Rubric
 from prefdistill.selection import PairOptions, rank_drafts
 from prefdistill.stages.judge import judge_group

@@ -9,7 +9,7 @@ from prefdistill.judges.pairwise import PairwiseJudge
 from prefdistill.judges.rubric import RubricJudge
 from prefdistill.protocols import RunContext
 from prefdistill.records import PreferencePair
-from prefdistill.requests import RequestLayer
+from prefdistill.requests.layer import RequestLayer
 from prefdistill.selection import PairOptions
 from prefdistill.stages.judge import judge_group
 from prefdistill.stages.pair import pair_prompts

@@ -12,7 +12,7 @@ from prefdistill.errors import PluginError
 from prefdistill.judges.rubric import RubricJudge
 from prefdistill.protocols import RunContext
 from prefdistill.records import Drop, PreferencePair
-from prefdistill.requests import RequestLayer
+from prefdistill.requests.layer import RequestLayer
 from prefdistill.selection import PairOptions
 from prefdistill.stages.judge import judge_group, judge_prompts
 from prefdistill.stages.pair import pair_prompts

@@ -11,10 +11,10 @@ import openai  # noqa: F401  (slow to import: once, in the process that children
 from prefdistill.judges.rubric import RubricJudge
 from prefdistill.protocols import RunContext
 from prefdistill.records import Draft, PreferencePair, Prompt, Verdict
-from prefdistill.requests import RequestLayer
+from prefdistill.requests.layer import RequestLayer
+from prefdistill.requests.spending import Budget
 from prefdistill.run import RowFile
 from prefdistill.selection import PairOptions
-from prefdistill.spending import Budget
 from prefdistill.stages.judge import judge_prompts
 from prefdistill.stages.pair import pair_prompts
 from prefdistill.stages.rank import rank_prompts

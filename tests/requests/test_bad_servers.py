@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from prefdistill import requests as requests_module
 from prefdistill.judges.rubric import RubricJudge
 from prefdistill.protocols import RunContext
 from prefdistill.records import PreferencePair
-from prefdistill.requests import EndpointError, RequestLayer
+from prefdistill.requests import layer as requests_module
+from prefdistill.requests.layer import EndpointError, RequestLayer
 from prefdistill.selection import PairOptions
 from prefdistill.stages.judge import judge_group, judge_prompts
 from prefdistill.stages.pair import pair_prompts

@@ -11,15 +11,15 @@ import pytest
 
 from prefdistill.batches import api, desk, door
 from prefdistill.batches.notes import BatchNote
-from prefdistill.calls import Answer
 from prefdistill.errors import BudgetError, PluginError
 from prefdistill.judges.rubric import RubricJudge
 from prefdistill.passes import judge_in_passes
 from prefdistill.protocols import RunContext, TeacherRequest
 from prefdistill.records import Failure, Message, Usage, Verdict
-from prefdistill.requests import EndpointError, RequestLayer
+from prefdistill.requests.calls import Answer
+from prefdistill.requests.layer import EndpointError, RequestLayer
+from prefdistill.requests.spending import Budget
 from prefdistill.run import RowFile
-from prefdistill.spending import Budget
 from prefdistill.teachers.openai import OpenAITeacher
 from tests.batch_server import BatchServer, Turn
 from tests.loopback import Served, judging_by, refused

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from prefdistill.reply_cache import FILE, ReplyCache
+from prefdistill.requests.reply_cache import FILE, ReplyCache
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from collections import Counter
 
 import pytest
 
-from prefdistill.reply_cache import FILE, ReplyCache
-from prefdistill.spending import Ledger
+from prefdistill.requests.reply_cache import FILE, ReplyCache
+from prefdistill.requests.spending import Ledger
 from tests.loopback import Loopback, judging_by
 from tests.requests.judging_stage import judge_all, pairs_of, quality
 

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from prefdistill import limits as limits_module
-from prefdistill import requests as requests_module
-from prefdistill.limits import Limits, Pace
 from prefdistill.protocols import Reply, RunContext, TeacherRequest
 from prefdistill.records import Failure, Message
-from prefdistill.requests import RequestLayer
+from prefdistill.requests import layer as requests_module
+from prefdistill.requests import limits as limits_module
+from prefdistill.requests.layer import RequestLayer
+from prefdistill.requests.limits import Limits, Pace
 from prefdistill.teachers.openai import OpenAITeacher
 from tests.loopback import Loopback, Served, refused
 

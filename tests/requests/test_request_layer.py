@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from prefdistill import requests as requests_module
 from prefdistill.errors import RunError
 from prefdistill.protocols import Reply, TeacherRequest
 from prefdistill.records import Failure, Message, digest
-from prefdistill.reply_cache import FILE, ReplyCache
-from prefdistill.requests import Answer, Call, EndpointError, RequestLayer
+from prefdistill.requests import layer as requests_module
+from prefdistill.requests.layer import Answer, Call, EndpointError, RequestLayer
+from prefdistill.requests.reply_cache import FILE, ReplyCache
 from tests.conftest import ROOT
 from tests.loopback import Loopback, Served, refused
 from tests.making import opened_teacher

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from prefdistill import requests as requests_module
 from prefdistill.errors import BudgetError, PluginError, RunError
 from prefdistill.protocols import Reply, RunContext, TeacherRequest
 from prefdistill.records import Message, Usage
-from prefdistill.requests import RequestLayer
-from prefdistill.spending import Budget, Ledger
+from prefdistill.requests import layer as requests_module
+from prefdistill.requests.layer import RequestLayer
+from prefdistill.requests.spending import Budget, Ledger
 from prefdistill.teachers.openai import OpenAITeacher
 from tests.loopback import Loopback, Served, refused
 

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
+from prefdistill.requests.spending import Ledger
 from prefdistill.run import RunDirectory
-from prefdistill.spending import Ledger
 from tests.conftest import ROOT, TINY
 from tests.loopback import Loopback, Served, judging_by
 
@@ -54,6 +54,7 @@ def billed_usd(server):
     return sum(each[1] * PRICE["input"] + each[2] * PRICE["output"] for each in server.worked) / 1e6
 
 
+@pytest.mark.slow
 def test_a_run_stops_before_its_budget_is_exceeded_and_goes_on_when_it_is_raised(recipe_at, tmp_path, prefdistill):
     rule = judging_by(brevity)
     with Loopback(lambda body: Served(rule(body), prompt_tokens=300, completion_tokens=60)) as server:
@@ -104,6 +105,7 @@ def start(recipe, run):
     return subprocess.Popen(command, cwd=recipe.parent, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_pay_once_and_when_one_is_killed_the_other_takes_over(recipe_at, tmp_path):
     with Loopback(judging_by(brevity), latency_seconds=0.15) as server:
         recipe = recipe_at(server.url, budget={"calls": 5000})

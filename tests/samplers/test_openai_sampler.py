@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from prefdistill.errors import SampleError
 from prefdistill.protocols import Completion, RunContext
 from prefdistill.records import Failure, Policy
-from prefdistill.requests import RequestLayer
+from prefdistill.requests.layer import RequestLayer
 from prefdistill.samplers.openai import OpenAISampler
 from tests.tiny_student import requests
 

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from prefdistill import requests as requests_module
 from prefdistill.errors import PluginError
 from prefdistill.plugins import build_plugin
 from prefdistill.protocols import Reply, RunContext, TeacherRequest, Token
 from prefdistill.records import Failure, Message
-from prefdistill.requests import RequestLayer
+from prefdistill.requests import layer as requests_module
+from prefdistill.requests.layer import RequestLayer
 from prefdistill.teachers.openai import OpenAITeacher
 from tests.loopback import Loopback, Served, completion, refused
 from tests.making import opened_teacher

@@ -2,11 +2,11 @@
 
 from types import SimpleNamespace
 
-from prefdistill.estimate import Estimate
-from prefdistill.prices import Price
-from prefdistill.questions import Line
+from prefdistill.costs.estimate import Estimate
+from prefdistill.costs.questions import Line
+from prefdistill.costs.watch import Watch, corrected_line
 from prefdistill.records import Usage
-from prefdistill.watch import Watch, corrected_line
+from prefdistill.requests.prices import Price
 
 ESTIMATE = Estimate((Line("judge", "training drafts", "m", Price(input=1, output=2), 1000, 400_000, 60_000, 2e6, 100),))
 

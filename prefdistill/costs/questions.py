@@ -13,13 +13,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from prefdistill.measured import Kind, Measured
-from prefdistill.prices import Price, price_of
+from prefdistill.costs.measured import Kind, Measured
+from prefdistill.costs.steps import Step
 from prefdistill.protocols import RunContext, TeacherRequest
 from prefdistill.recipe import Recipe
 from prefdistill.records import Draft, Message, Prompt, digest
+from prefdistill.requests.prices import Price, price_of
 from prefdistill.stages.load import Loaded, load_drafts
-from prefdistill.steps import Step
 
 CHARACTERS_A_TOKEN = 4
 SAMPLED_PROMPTS = 64

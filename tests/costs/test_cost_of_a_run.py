@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 from prefdistill.cli import app
 from prefdistill.console import TerminalDisplay, cost_lines, failures_text, show_estimate, summary
 from prefdistill.loop import run_recipe
-from prefdistill.prices import PriceError
 from prefdistill.recipe import load_recipe
 from prefdistill.records import RoundResult
+from prefdistill.requests.prices import PriceError
 from tests.benchmarks.tokens import TARGET, measure
 from tests.conftest import ROOT, TINY
 from tests.loopback import Loopback, Served, judging_by

@@ -11,7 +11,7 @@ import threading
 import time
 from concurrent.futures import CancelledError
 
-from prefdistill.calls import CallError, EndpointError
+from prefdistill.requests.calls import CallError, EndpointError
 
 HOPELESS = 8
 """Calls given up, without one ever answered, after which the endpoint is taken to be unusable."""

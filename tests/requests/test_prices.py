@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from prefdistill import prices
-from prefdistill.prices import PriceError, own_table, price_of
+from prefdistill.requests import prices
+from prefdistill.requests.prices import PriceError, own_table, price_of
 
 
 @pytest.fixture(autouse=True)

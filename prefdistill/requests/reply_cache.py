@@ -17,8 +17,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from prefdistill.claims import BEAT_SECONDS, EXPIRY_SECONDS, Owner, has_gone, machine, remove_strays
 from prefdistill.errors import RunError
+from prefdistill.requests.claims import BEAT_SECONDS, EXPIRY_SECONDS, Owner, has_gone, machine, remove_strays
 
 FILE = "replies.sqlite3"
 AT_ONCE = 500

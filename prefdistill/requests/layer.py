@@ -18,12 +18,12 @@ from queue import SimpleQueue
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from prefdistill.calls import Answer, Call, CallError, EndpointError, Outcome, SetAside
-from prefdistill.limits import Host, Limits
 from prefdistill.records import Failure, Usage
-from prefdistill.reply_cache import ReplyCache, default_cache_directory
-from prefdistill.spending import Budget, Ledger
-from prefdistill.till import Till, price_for
+from prefdistill.requests.calls import Answer, Call, CallError, EndpointError, Outcome, SetAside
+from prefdistill.requests.limits import Host, Limits
+from prefdistill.requests.reply_cache import ReplyCache, default_cache_directory
+from prefdistill.requests.spending import Budget, Ledger
+from prefdistill.requests.till import Till, price_for
 from prefdistill.workers import Workers
 
 __all__ = ["Answer", "Call", "CallError", "Endpoint", "EndpointError", "Outcome", "RequestLayer"]

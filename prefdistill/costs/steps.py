@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prefdistill.assembly import limited_prompts, without_forgotten
-from prefdistill.measured import Role
+from prefdistill.costs.measured import Role
 from prefdistill.recipe import Recipe
 from prefdistill.records import Forgotten, Prompt, Split
 from prefdistill.run import RunDirectory, read_json

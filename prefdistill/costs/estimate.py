@@ -13,14 +13,14 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from prefdistill.measured import Measured, done_prompts, drafts_present, measured_before
-from prefdistill.prices import own_table
-from prefdistill.questions import CHARACTERS_A_TOKEN, REASON_TOKENS, SECONDS_A_REPLY, TOKENS_A_SECOND, Asker, Line
+from prefdistill.costs.measured import Measured, done_prompts, drafts_present, measured_before
+from prefdistill.costs.questions import CHARACTERS_A_TOKEN, REASON_TOKENS, SECONDS_A_REPLY, TOKENS_A_SECOND, Asker, Line
+from prefdistill.costs.steps import Step, steps_of
 from prefdistill.recipe import Recipe
 from prefdistill.records import Usage
+from prefdistill.requests.prices import own_table
 from prefdistill.run import RunDirectory
 from prefdistill.stages.load import Loaded
-from prefdistill.steps import Step, steps_of
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from prefdistill.assembly import Workshop
-from prefdistill.estimate import Estimate, estimate_run, figures, opening_lines
+from prefdistill.costs.estimate import Estimate, estimate_run, figures, opening_lines
 from prefdistill.protocols import Progress
 from prefdistill.records import Usage
-from prefdistill.requests import RequestLayer
+from prefdistill.requests.layer import RequestLayer
 
 FIRST_REPLIES = 20
 """Replies after which the estimate is corrected, once."""

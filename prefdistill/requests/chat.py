@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from prefdistill.answers import read_answer, retry_after_seconds
-from prefdistill.calls import Answer, Call, CallError
-from prefdistill.dialect import Dialect, Structured, TokensParameter
 from prefdistill.errors import PluginError
 from prefdistill.protocols import TeacherRequest
-from prefdistill.requests import RequestLayer
+from prefdistill.requests.answers import read_answer, retry_after_seconds
+from prefdistill.requests.calls import Answer, Call, CallError
+from prefdistill.requests.dialect import Dialect, Structured, TokensParameter
+from prefdistill.requests.layer import RequestLayer
 
 __all__ = ["ChatModel", "Dialect", "Structured", "TokensParameter", "api_key", "without_secrets"]
 

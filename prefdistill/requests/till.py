@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from math import ceil
 from typing import Literal
 
-from prefdistill.calls import Answer, Call
 from prefdistill.errors import PluginError
-from prefdistill.prices import own_table, price_of
 from prefdistill.records import Usage
-from prefdistill.spending import Budget, Ledger
+from prefdistill.requests.calls import Answer, Call
+from prefdistill.requests.prices import own_table, price_of
+from prefdistill.requests.spending import Budget, Ledger
 
 
 class Till:

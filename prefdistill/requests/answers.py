@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from prefdistill.calls import Answer
 from prefdistill.protocols import Token
+from prefdistill.requests.calls import Answer
 
 FORCED = -9999.0
 """The log-probability that servers give where a token had none."""

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from prefdistill.assembly import load_recipe_prompts
-from prefdistill.estimate import Estimate, closing_lines, estimate_run, opening_lines
-from prefdistill.prices import Price
+from prefdistill.costs.estimate import Estimate, closing_lines, estimate_run, opening_lines
+from prefdistill.costs.questions import Line, is_paid, reply_tokens
 from prefdistill.protocols import TeacherRequest
-from prefdistill.questions import Line, is_paid, reply_tokens
 from prefdistill.recipe import load_recipe
 from prefdistill.records import Judgement, Message, Preference, Usage, Verdict
+from prefdistill.requests.prices import Price
+from prefdistill.requests.spending import Budget
 from prefdistill.run import RowFile, RunDirectory
-from prefdistill.spending import Budget
 from tests.conftest import ROOT
 
 RUBRIC = """
