@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from prefdistill.records import Draft, PreferencePair, Verdict
 from prefdistill.requests.layer import EndpointError
 from prefdistill.run import RowFile, RunDirectory
 from tests.conftest import ROOT, TINY
-from tests.loopback import Loopback, Served, judging_by, refused
+from tests.loopback import Loopback, Served, fenced, judging_by, refused
 
 RUBRIC = """
 name: short
@@ -129,13 +130,11 @@ def test_a_judge_that_answers_rubbish_to_everything_stops_the_run_loudly(recipe_
 
 
 def test_some_failed_calls_are_counted_and_train_nothing(recipe_for, tmp_path):
-    rule, asked, lock = judging_by(brevity), [0], threading.Lock()
+    rule = judging_by(brevity)
 
     def sometimes(body):
-        with lock:
-            asked[0] += 1
-            broken = asked[0] % 4 == 0
-        return "I cannot decide." if broken and "<draft-" in body["messages"][-1]["content"] else rule(body)
+        draft = fenced(body, "draft")  # which fail does not depend on the order in which they are asked
+        return "I cannot decide." if draft is not None and zlib.crc32(draft.encode()) % 6 == 0 else rule(body)
 
     with Loopback(sometimes) as server:
         outcome = run_recipe(load_recipe(recipe_for(server.url)), tmp_path / "run")
