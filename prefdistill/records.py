@@ -303,6 +303,8 @@ class Ranking(Row):
     prompt_id: str
     round: int = Field(ge=0)
     entries: tuple[RankedDraft, ...] = ()
+    undecided: tuple[str, ...] = ()
+    """Drafts left out because a panel, or samples, are split evenly on a gate."""
 
     @model_validator(mode="after")
     def _best_first(self) -> Self:

@@ -100,6 +100,11 @@ class Compared:
         return (self.shown_first - 0.5) * (self.shown_second - 0.5) > 0
 
     @property
+    def lean(self) -> float:
+        """The probability, 0.5 where the orders name different winners: then it says more of the place than of `a`."""
+        return 0.5 if (self.shown_first - 0.5) * (self.shown_second - 0.5) < 0 else self.probability
+
+    @property
     def tied(self) -> bool:
         """Whether both orders are a tie."""
         return self.shown_first == self.shown_second == 0.5
@@ -134,7 +139,8 @@ def rank_drafts(prompt: Prompt, drafts: Sequence[Draft], verdict: Verdict, rubri
 
     Drafts that fail a gate come after all that pass; equal scores share a rank, unless all of them were compared too.
     Without pointwise judgements the score is the mean probability of winning against every other draft, a comparison
-    that lacks one of its orders being unknown. Where a panel judged, a draft that half of it could not judge is out.
+    that lacks one of its orders being unknown. Where a panel judged, a draft that half of it could not judge is out, and
+    so is one on whose gate it is split evenly.
     """
     judged: dict[str, list[Judgement]] = defaultdict(list)
     for judgement in verdict.judgements:
@@ -157,7 +163,18 @@ def rank_drafts(prompt: Prompt, drafts: Sequence[Draft], verdict: Verdict, rubri
             entry = _compared(draft, cut, judged[draft.id], won, rubric)
         if entry is not None:
             entries.append(entry)
-    return Ranking(prompt_id=prompt.id, round=round, entries=_with_ranks(_with_strengths(entries, drafts, won)))
+    ranked = {entry.draft_id for entry in entries}
+    undecided = tuple(
+        draft.id
+        for draft in drafts
+        if draft.id not in ranked and draft.id not in failed and split_gates(pool_scores(judged[draft.id]), rubric)
+    )
+    return Ranking(
+        prompt_id=prompt.id,
+        round=round,
+        entries=_with_ranks(_with_strengths(entries, drafts, won)),
+        undecided=undecided,
+    )
 
 
 def outvoted(failures: Iterable[Failure], keys: Collection[str], answered: Collection[str]) -> bool:
@@ -191,7 +208,7 @@ def _strengths(drafts: Sequence[Draft], preferences: Sequence[Preference]) -> di
             wins[a].append(found.probability)
             wins[b].append(1 - found.probability)
         else:
-            compared[a, b] = found.probability
+            compared[a, b] = found.lean
     met = sorted({draft_id for pair in compared for draft_id in pair})
     for draft_id, share in (win_probabilities(compared, met) if compared else {}).items():
         wins[draft_id] += [share] * (len(met) - 1)
@@ -222,7 +239,7 @@ def _scored(
     if values:
         return _unranked(draft, fmean(values), judgements[0].scale, gates)
     by_name = {score.criterion: score for score in scores}
-    if any(each.name not in by_name for each in rubric.all_criteria):
+    if any(each.name not in by_name for each in rubric.all_criteria) or split_gates(scores, rubric):
         return None
     unasked = [each.name for each in rubric.asked if not by_name[each.name].applies and each.applies_to(prompt)]
     if unasked and not gates:
@@ -269,8 +286,8 @@ def _with_ranks(entries: Iterable[RankedDraft]) -> tuple[RankedDraft, ...]:
 
 def pool_scores(judgements: Sequence[Judgement]) -> tuple[CriterionScore, ...]:
     """Return one draft's scores, averaged per criterion over the members that gave one."""
-    if len(judgements) == 1:
-        return judgements[0].scores
+    if len(judgements) <= 1:
+        return judgements[0].scores if judgements else ()
     by_name: dict[str, list[CriterionScore]] = defaultdict(list)
     for judgement in judgements:
         for score in judgement.scores:
@@ -288,6 +305,16 @@ def failed_gates(scores: Iterable[CriterionScore], rubric: Rubric) -> tuple[str,
     by_name = {score.criterion: score.score for score in scores}
     return tuple(
         gate.name for gate in rubric.gates if (score := by_name.get(gate.name)) is not None and not gate.passes(score)
+    )
+
+
+def split_gates(scores: Iterable[CriterionScore], rubric: Rubric) -> tuple[str, ...]:
+    """Return the names of asked gates on which a panel or samples are split evenly: neither passed nor failed."""
+    asked = {gate.name for gate in rubric.gates if gate.asked}
+    return tuple(
+        score.criterion
+        for score in scores
+        if score.criterion in asked and score.score is not None and abs(score.score - 0.5) <= EPSILON
     )
 
 

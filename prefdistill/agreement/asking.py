@@ -62,9 +62,8 @@ def ask_judge(
             passes.append(_verdicts(again, labelled.cases, recipe.rubrics, progress))
         notes = tuple(layer.notes)
     name = getattr(recipe.judge, "_use", "") or type(recipe.judge).__name__
-    asked = (
-        getattr(recipe.teacher, "model", None) if "teacher" in getattr(type(recipe.judge), "model_fields", {}) else None
-    )
+    members = getattr(recipe.judge, "members", ())
+    asked = ", ".join(str(getattr(each.teacher, "model", None) or each.teacher._use) for each in members)
     return Answered(
         judge=f"{name} of recipe {recipe.name}" + (f", asking {asked}" if asked else ""),
         labelled=labelled,

@@ -14,7 +14,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from prefdistill.errors import PluginError
 from prefdistill.judges.distributions import distribution, mean, spans
 from prefdistill.judges.prompts import fence, fence_conversation, load_prompt, prompt_hash, render_prompt
-from prefdistill.judges.replies import Reason, Winner, parse_winner, winner_schema
+from prefdistill.judges.replies import Reason, Winner, parse_winner, verdict_range, winner_schema
 from prefdistill.judges.texts import Asked, Checked, asked_of, check_texts
 from prefdistill.judges.unanswered import readable, spent, without_log_probs
 from prefdistill.plugins import Plugin, Use
@@ -340,19 +340,27 @@ class AskingJudge(Plugin):
         if self.scoring == "sampled":
             return sum(PROBABILITY[each[0]] for _, each in read) / len(read), "sampled", reason
         menu = get_args(Winner)
-        shares = self.shares_of(read[0][0], "winner", (), menu)
+        shares = self.shares_of(read[0][0], "winner", (), menu, winner)
         if shares is not None:
             return mean(shares, PROBABILITY, menu), "logprob", reason
         if self.scoring == "logprob":
             return without_log_probs(key, read[0][0], "winner")
         return PROBABILITY[winner], "parsed", reason
 
-    def shares_of(self, reply: Reply, key: str, path: tuple[str, ...], menu: Sequence[str]) -> tuple[float, ...] | None:
-        """Return the distribution over the menu of what stands under `key`; None where not wanted or not usable."""
+    def shares_of(
+        self, reply: Reply, key: str, path: tuple[str, ...], menu: Sequence[str], answer: str
+    ) -> tuple[float, ...] | None:
+        """Return the distribution over the menu of `answer`, read under `key`; None where not wanted or not usable."""
         if not reply.tokens or self.scoring not in ("auto", "logprob"):
             return None
-        places = spans(reply.text, key, path)
-        return distribution(reply.text, reply.tokens, places[-1], menu) if places else None
+        verdict = verdict_range(reply.text, (*path, key)[0])
+        if verdict is None:
+            return None
+        start, end = verdict
+        places = [(start + a, start + b) for a, b in spans(reply.text[start:end], key, path)]
+        if len(places) != 1 or reply.text[slice(*places[0])].strip().casefold() != answer.strip().casefold():
+            return None
+        return distribution(reply.text, reply.tokens, places[0], menu)
 
     def note_parsed(self, paths: Iterable[ScorePath]) -> None:
         """Tell the user, once a run, that some answers came without usable log-probabilities."""

@@ -51,6 +51,7 @@ from prefdistill.plugins import Plugin
 from prefdistill.protocols import RunContext, TeacherRequest
 from prefdistill.records import Draft, Failure, Message, Prompt, Usage, Verdict
 from prefdistill.requests.answers import retry_after_seconds
+from prefdistill.requests.chat import GATEWAY, UNSENT
 from prefdistill.requests.layer import Answer, Call, CallError, Endpoint
 from prefdistill.rubric import Rubric
 
@@ -240,12 +241,14 @@ class HttpJudge(Plugin):
         try:
             with self._client.stream("POST", self.url, json=body, headers=headers) as response:
                 text = self._text(response.iter_bytes(), until)
-        except httpx2.TimeoutException:
-            raise CallError(f"no reply within {self.timeout_seconds:g} s (timeout_seconds)", "later", 408) from None
+        except httpx2.TimeoutException as problem:
+            text = f"no reply within {self.timeout_seconds:g} s (timeout_seconds)"
+            raise CallError(text, "later", 408, lost=type(problem).__name__ not in UNSENT) from None
         except httpx2.TransportError as problem:
-            raise CallError(self._clean(str(problem)), "later", None, advice=ADVICE[None]) from None
+            lost = type(problem).__name__ not in UNSENT
+            raise CallError(self._clean(str(problem)), "later", None, advice=ADVICE[None], lost=lost) from None
         except httpx2.HTTPError as problem:
-            raise CallError(self._clean(str(problem)), "later", 502) from None
+            raise CallError(self._clean(str(problem)), "later", 502, lost=True) from None
         status = response.status_code
         if status != 200:
             found = f"HTTP {status}: {self._clean(text)}"
@@ -254,10 +257,12 @@ class HttpJudge(Plugin):
                 raise CallError(found, "no", 404, advice="redirects are not followed: put the final URL into judge.url")
             retry = status in AGAIN or status >= 500
             after = retry_after_seconds(response.headers)
-            raise CallError(found, "later" if retry else "no", status, after, ADVICE.get(status, ""))
+            lost = status in GATEWAY
+            raise CallError(found, "later" if retry else "no", status, after, ADVICE.get(status, ""), lost)
         if not _is_object(text):
             advice = "check that judge.url is a judge: its JSON stands in prefdistill.judges.http"
-            raise CallError(f"the response is no JSON object: {self._clean(text)}", "later", 502, advice=advice)
+            found = f"the response is no JSON object: {self._clean(text)}"
+            raise CallError(found, "later", 502, advice=advice, lost=True)
         return Answer(text=text, finish_reason="stop", prompt_tokens=1)
 
     def _text(self, chunks: Iterator[bytes], until: float) -> str:
@@ -268,7 +273,7 @@ class HttpJudge(Plugin):
         for chunk in chunks:
             size += len(chunk)
             if size > MOST_BYTES:
-                raise CallError(f"the response is longer than {MOST_BYTES >> 20} MiB", "no", 502)
+                raise CallError(f"the response is longer than {MOST_BYTES >> 20} MiB", "no", 502, lost=True)
             if time.monotonic() > until:
                 raise httpx2.ReadTimeout("the response did not end in time")
             parts.append(chunk)

@@ -161,6 +161,7 @@ class _Reading:
 
     def _compare(self, preferences: Iterable[dict[str, Any]]) -> None:
         """Keep each comparison that can be read, for all drafts that have these texts."""
+        told: dict[tuple[str, str], float] = {}
         for number, each in enumerate(preferences):
             first, second = each["first"], each["second"]
             try:
@@ -169,6 +170,10 @@ class _Reading:
                 if first == second:
                     raise _UnreadableError(f"preferences.{number}: {first} compared with itself")
                 probability = _unit(each.get("probability"), f"preferences.{number}.probability")
+                if told.setdefault((first, second), probability) != probability:
+                    raise _UnreadableError(
+                        f"preferences.{number}: {first} and {second} in this order said otherwise before"
+                    )
                 reason = _text(each.get("reason", ""), f"preferences.{number}.reason")
             except _UnreadableError as problem:
                 self.failures += [

@@ -134,9 +134,16 @@ class RecordedJudge(Plugin):
         return Judgement(draft_id=draft.id, judge=row.judge or self.name, value=row.value, scale=self.scale)
 
     def _levels(self, prompt: Prompt, draft: Draft, rubric: Rubric, rows: Sequence[ScoreRow]) -> Judgement | Failure:
-        """Return a judgement of all criteria: recorded levels where asked, checks anew; the last of equal rows counts."""
+        """Return a judgement of all criteria: recorded levels where asked, checks anew; rows that differ say nothing."""
         scores = {each.criterion: each for each in checked_scores(prompt, draft, rubric)}
-        told = {row.criterion: row for row in rows}
+        told: dict[str | None, ScoreRow] = {}
+        for one in rows:
+            before = told.setdefault(one.criterion, one)
+            if (before.level or "").casefold() != (one.level or "").casefold():
+                message = (
+                    f"two levels of {one.criterion} are recorded, `{before.level}` and `{one.level}`; expected one"
+                )
+                return _failure(draft.id, "parse", message)
         for each in rubric.asked:
             row = told.get(each.name)
             if not each.applies_to(prompt):

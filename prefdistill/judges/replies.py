@@ -88,7 +88,7 @@ def _answer(menu: Sequence[str], key: str, reason: Reason) -> dict[str, Any]:
 
 def _only_object(text: str, keys: Collection[str]) -> dict[str, Any]:
     """Return the outermost JSON object that has one of `keys`; several are fine only if they are equal."""
-    found = [candidate for candidate in _objects(text) if any(key in candidate for key in keys)]
+    found = [candidate for candidate, _ in _objects(text) if any(key in candidate for key in keys)]
     if not found:
         raise UnreadableReplyError(f"no JSON object with the key {' or '.join(sorted(keys))}; expected one")
     if any(candidate != found[0] for candidate in found):
@@ -96,8 +96,14 @@ def _only_object(text: str, keys: Collection[str]) -> dict[str, Any]:
     return found[0]
 
 
-def _objects(text: str) -> Iterator[dict[str, Any]]:
-    """Yield the outermost JSON objects of a text, in order; what stands inside braces that are no JSON is left out."""
+def verdict_range(text: str, key: str) -> tuple[int, int] | None:
+    """Return where the verdict with this key stands in a reply: the object that is read, and no quotation beside it."""
+    ranges = [place for candidate, place in _objects(text) if key in candidate]
+    return ranges[-1] if ranges else None
+
+
+def _objects(text: str) -> Iterator[tuple[dict[str, Any], tuple[int, int]]]:
+    """Yield the outermost JSON objects of a text and where they stand; what is inside braces that are no JSON is not."""
     decoder = json.JSONDecoder(object_pairs_hook=_without_repeats)
     position = text.find("{")
     while position >= 0:
@@ -107,7 +113,7 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
             end = _closing(text, position)
         else:
             if isinstance(value, dict):
-                yield value
+                yield value, (position, end)
         position = text.find("{", end)
 
 

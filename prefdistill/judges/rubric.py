@@ -223,7 +223,7 @@ class RubricJudge(AskingJudge):
                 shares: tuple[float, ...] | None = tuple(named.count(each) / len(named) for each in menu)
                 path = "sampled"
             else:
-                shares = self.shares_of(reply, "level", (name,), menu)
+                shares = self.shares_of(reply, "level", (name,), menu, level)
                 path = "parsed" if shares is None else "logprob"
             if shares is None and self.scoring == "logprob":
                 return without_log_probs(draft_id, reply, name)

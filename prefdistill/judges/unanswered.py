@@ -13,7 +13,7 @@ from prefdistill.records import Draft, Failure, Usage
 def readable(
     key: str, replies: Sequence[Reply | Failure], parse: Callable[[Reply], Any]
 ) -> list[tuple[Reply, Any]] | Failure:
-    """Return the replies that can be read, with what was read; a failure where fewer than half of them can."""
+    """Return the replies that can be read, with what was read; a failure unless most of them can."""
     read: list[tuple[Reply, Any]] = []
     lost: list[Failure] = []
     for reply in replies:
@@ -24,7 +24,7 @@ def readable(
             read.append((reply, parse(reply)))
         except UnreadableReplyError as problem:
             lost.append(unreadable(key, problem, reply))
-    if read and len(read) * 2 >= len(replies):
+    if len(read) * 2 > len(replies):
         return read
     worst = next((each for each in lost if each.kind in ("provider", "budget")), lost[0])
     return worst.model_copy(update={"key": key, "usage": spent(replies)})

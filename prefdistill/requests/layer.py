@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Literal
@@ -173,6 +174,19 @@ class RequestLayer:
             self.cache.close()
 
 
+class WaitedError(Exception):
+    """Another process held the claim on a request for longer than a call may take."""
+
+
+@dataclass
+class Claim:
+    """A request that this process may make, unless its reply came from another."""
+
+    answer: Answer | None = None
+    kept: bool = False
+    """Whether the reply is in the cache, where it ends the claim."""
+
+
 class Endpoint(Till):
     """One plug-in's door to a server: its own limit on requests in flight, its own prices."""
 
@@ -241,28 +255,42 @@ class Endpoint(Till):
 
     def _ask(self, call: Call) -> Outcome:
         """Make the call unless somebody else has; while it is being made no other process makes it."""
-        with self._claimed(call) as answer:
-            return self._make(call) if answer is None else self._from_cache(call, answer)
+        try:
+            with self._claimed(call) as claim:
+                if claim.answer is not None:
+                    return self._from_cache(call, claim.answer)
+                outcome = self._make(call)
+                claim.kept = outcome.answer is not None  # a call that was given up may be made again, by anybody
+                return outcome
+        except WaitedError as problem:
+            failure = Failure(stage="request", key=call.key, kind="provider", message=str(problem))
+            return Outcome(call, None, failure.usage, failure)
 
     @contextmanager
-    def _claimed(self, call: Call) -> Iterator[Answer | None]:
-        """Hold the claim on a call, or wait for the reply that another process gets; hand out that reply."""
+    def _claimed(self, call: Call) -> Iterator[Claim]:
+        """Hold the claim on a call, or wait for the reply that another process gets; hand out that reply.
+
+        Raises:
+            WaitedError: the other process took longer than a call may take.
+        """
         cache, pause = self.layer.cache, LOOK_AGAIN_SECONDS[0]
-        if cache is None:
-            yield None
-            return
-        while not cache.claim(call.cache_key):
+        until = time.monotonic() + self.deadline_seconds
+        claim = Claim()
+        while cache is not None and not cache.claim(call.cache_key):
             if (answer := self.layer.cached(call)) is not None:
-                yield answer
+                yield Claim(answer)
                 return
+            if time.monotonic() > until:
+                raise WaitedError(
+                    "another process is making this very request and has no reply yet; waited deadline_seconds "
+                    f"({self.deadline_seconds:g}) for it: run again later"
+                )
             self.host.sleep(pause)
             pause = min(1.5 * pause, LOOK_AGAIN_SECONDS[1])
-        kept = False
         try:
-            yield None
-            kept = True
+            yield claim
         finally:
-            if not kept:
+            if cache is not None and not claim.kept:
                 cache.release(call.cache_key)
 
     def _make(self, call: Call) -> Outcome:

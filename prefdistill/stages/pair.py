@@ -30,6 +30,7 @@ Reason = Literal[
     "fewer_than_two_drafts",
     "not_judged",
     "judge_failed",
+    "gate_undecided",
     "no_criterion_applies",
     "identical",
     "incomplete",
@@ -48,13 +49,14 @@ Reason = Literal[
 """Why a prompt gave no pair.
 
 fewer_than_two_drafts: fewer were written. not_judged: no verdict. judge_failed: failures left fewer than two drafts.
-no_criterion_applies: no criterion with a weight applies to the prompt. identical: all texts are the same. incomplete:
-drafts cut at the token limit left fewer than two. all_failed_gates: none may be chosen. gate_failures_dropped:
-`gate_failures: drop` left fewer than two. tie: none is better than another. below_margin: better by less than
-`min_margin`. confirmation_failed: a comparison of the two has no readable verdict in one of its orders.
-not_compared: scored drafts of the prompt were compared, these two were not. orders_disagree: the winner changed with
-the order shown. comparison_contradicts: both orders prefer the draft that scored lower. addresses_judge: one of the two
-speaks to the judge. near_duplicate, length_ratio: the filters of `PairOptions`.
+gate_undecided: a panel split evenly on gates left fewer than two. no_criterion_applies: no criterion with a weight
+applies to the prompt. identical: all texts are the same. incomplete: drafts cut at the token limit left fewer than
+two. all_failed_gates: none may be chosen. gate_failures_dropped: `gate_failures: drop` left fewer than two. tie: none
+is better than another. below_margin: better by less than `min_margin`. confirmation_failed: a comparison of the two
+has no readable verdict in one of its orders. not_compared: scored drafts of the prompt were compared, these two were
+not. orders_disagree: the winner changed with the order shown. comparison_contradicts: both orders prefer the draft
+that scored lower. addresses_judge: one of the two speaks to the judge. near_duplicate, length_ratio: the filters of
+`PairOptions`.
 """
 REASONS: tuple[str, ...] = get_args(Reason)
 
@@ -122,6 +124,8 @@ def _too_few(drafts: Sequence[Draft], verdict: Verdict | None, ranking: Ranking,
     if verdict is None:
         return "not_judged"
     if len(ranking.entries) < 2:
+        if ranking.undecided:
+            return "gate_undecided"
         return "judge_failed" if verdict.failures else "no_criterion_applies"
     everyone = contenders(ranking, drafts)
     if len(everyone) < 2:

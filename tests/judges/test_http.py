@@ -449,3 +449,19 @@ def test_the_documented_json_is_what_is_read():
     counts = [(len(each.judgements), len(each.preferences), len(each.failures)) for each in verdicts]
     assert counts == [(1, 0, 1), (2, 0, 0), (0, 2, 0), (0, 0, 2)]
     assert {failure.kind for each in verdicts for failure in each.failures} == {"empty"}
+
+
+@pytest.mark.parametrize("broken", ["not json", "[1, 2]", (502, {}, "bad gateway")])
+def test_an_answer_that_cannot_be_read_may_have_been_paid_for(tmp_path, broken):
+    from prefdistill.errors import BudgetError
+    from prefdistill.requests.spending import Budget
+
+    with serving(lambda body: broken) as server:
+        layer = RequestLayer(cache="off", budget=Budget(calls=3), ledger=tmp_path / "spending.jsonl")
+        judge = build_plugin("http", {"url": server.url}, "judges", Path())
+        judge.open(RunContext(directory=tmp_path, seed=0, requests=layer))
+        with pytest.raises(BudgetError):
+            list(judge_prompts(judge, [(PROMPT, make_drafts(TEXTS))], one_rubric(RUBRIC), threads=1))
+        assert len(server.asked) == 3
+        judge.close()
+        layer.close()

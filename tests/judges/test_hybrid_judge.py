@@ -192,8 +192,8 @@ def test_samples_are_requests_of_their_own_and_their_mean_is_the_score():
     assert verdict.judgements[0].usage.calls == 4
 
 
-@pytest.mark.parametrize(("lost", "expected"), [(2, "scored"), (3, "failed")])
-def test_a_sampled_score_needs_half_of_its_replies(lost: int, expected: str):
+@pytest.mark.parametrize(("lost", "expected"), [(1, "scored"), (2, "failed")])
+def test_a_sampled_score_needs_most_of_its_replies(lost: int, expected: str):
     count = 0
 
     def answer(body: dict[str, Any]) -> str:
@@ -422,3 +422,31 @@ def test_checked_criteria_are_never_asked_a_criterion_at_a_time_either():
     rubric = make_rubric(ASKED, LENGTH, gates=[CLEAN])
     judged(RubricJudge(teacher=teacher, calls="per_criterion", confirm="none"), make_drafts([*TEXTS, "BAD"]), rubric)
     assert len(teacher._asked) == 4
+
+
+def quoting(own: str, quoted: str) -> Answering:
+    """A sure verdict, then prose that quotes another one in braces that are no JSON."""
+
+    def answer(body: dict[str, Any]) -> Reply:
+        menu = next(iter(menus(body).values()), []) if fenced(body, "draft") else ["first", "second", "tie"]
+        name = next(iter(menus(body)))
+        before = f'{{"{name}": {{"level": "' if fenced(body, "draft") else '{"winner": "'
+        after, end = ('"}}', '"},}') if fenced(body, "draft") else ('"}', '",}')
+        own_level, quoted_level = (menu[-1], menu[0]) if own == "best" else (menu[0], menu[-1])
+        parts = [before, own_level, f"{after} although the draft says {before}", quoted_level, end]
+        tokens = tuple(Token(part, 0.0, ((part, 0.0),)) for part in parts)
+        return Reply(body["request"].key, "".join(parts), "stop", Usage(calls=1), tokens)
+
+    return answer
+
+
+@pytest.mark.parametrize(("own", "score"), [("best", 1.0), ("worst", 0.0)])
+def test_the_probability_is_read_where_the_level_is(own: str, score: float):
+    judge = RubricJudge(teacher=scripted(quoting(own, "other")), reason="none", confirm="none")
+    verdict = judged(judge, make_drafts(TEXTS[:1]), make_rubric(ASKED))
+    found = verdict.judgements[0].scores[0]
+    assert (found.score, found.path) == (score, "logprob")
+    compared = judged(PairwiseJudge(teacher=scripted(quoting(own, "other")), reason="none"), make_drafts(TEXTS[:2]))
+    assert {(each.probability, each.path) for each in compared.preferences} == {
+        (0.5 if own == "best" else 1.0, "logprob")  # the menu is first, second, tie
+    }

@@ -425,3 +425,41 @@ def test_the_cache_key_is_the_digest_of_the_identity():
         assert Call("k", identity, lambda: Answer("", "")).cache_key == digest(identity, 40)
     other = {**identity, "schema": {**schema, "type": "array"}}
     assert Call("k", other, lambda: Answer("", "")).cache_key == digest(other, 40) != digest(identity, 40)
+
+
+def test_a_call_that_was_given_up_can_be_made_again(tmp_path):
+    """At once, by the same process, and by another that shares the cache; the claim on it ends with the failure."""
+    replies = iter([refused(400, "no"), "second", refused(400, "no"), "fourth"])
+    with Loopback(lambda body: "warm" if asked(body) == "warm" else next(replies)) as server:
+        teacher, layer = opened_teacher(server.url, tmp_path, deadline_seconds=5)
+        list(teacher.replies([request("warm")]))  # the server is known to work
+        (failed,) = teacher.replies([request("a")])
+        assert isinstance(failed, Failure)
+        (found,) = teacher.replies([request("a")])
+        assert isinstance(found, Reply)
+        (failed,) = teacher.replies([request("b")])
+        assert isinstance(failed, Failure)
+        other, other_layer = opened_teacher(server.url, tmp_path, deadline_seconds=5)
+        (found,) = other.replies([request("b")])
+        assert found.text == "fourth"
+        assert layer.cache.stats().claims == 0
+        for each in (teacher, other, layer, other_layer):
+            each.close()
+
+
+def test_a_call_that_another_process_is_making_is_waited_for_no_longer_than_a_call_may_take(tmp_path):
+    with Loopback(lambda body: "x") as server:
+        teacher, layer = opened_teacher(server.url, tmp_path, deadline_seconds=0.3)
+        busy = ReplyCache(tmp_path)
+        (call,) = [teacher._chat.call(request("a"))]
+        assert busy.claim(call.cache_key)
+        (found,) = teacher.replies([request("a")])
+        assert isinstance(found, Failure)
+        assert "another process is making this very request" in found.message
+        assert found.kind == "provider"
+        assert not server.requests
+        busy.close()
+        (found,) = teacher.replies([request("a")])
+        assert isinstance(found, Reply)
+        teacher.close()
+        layer.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from prefdistill.errors import RecipeError
-from prefdistill.records import Drop, PreferencePair
+from prefdistill.records import CriterionScore, Drop, Judgement, PreferencePair
 from prefdistill.selection import PairOptions
 from prefdistill.stages import pair as pair_module
 from prefdistill.stages.pair import REASONS, pair_prompts
@@ -77,6 +77,32 @@ def test_every_reason_is_documented_and_tested():
 def test_fewer_than_two_drafts():
     assert reason([], None) == "fewer_than_two_drafts"
     assert reason(*by_scores([1.0])) == "fewer_than_two_drafts"
+
+
+def test_gate_undecided():
+    gate = {"name": "true", "question": "Is anything invented?", "pass_when": "no"}
+    rubric = make_rubric(ASKED, gates=[gate])
+    drafts = make_drafts(TEXTS[:2])
+
+    def votes(draft, *passes):
+        return [
+            Judgement(
+                draft_id=draft.id,
+                judge="t",
+                member=f"m{number}",
+                scale="rubric",
+                scores=(
+                    CriterionScore(criterion="true", score=each, path="parsed"),
+                    CriterionScore(criterion="good", score=1.0 - draft.index, path="parsed"),
+                ),
+            )
+            for number, each in enumerate(passes)
+        ]
+
+    split = make_verdict([*votes(drafts[0], 1.0, 1.0), *votes(drafts[1], 1.0, 0.0)])
+    assert reason(drafts, split, rubric) == "gate_undecided"
+    decided = make_verdict([*votes(drafts[0], 1.0, 1.0), *votes(drafts[1], 0.0, 0.0)])
+    assert pair_of(drafts, decided, rubric).rejected == TEXTS[1]
 
 
 def test_addresses_judge():

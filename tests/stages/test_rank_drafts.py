@@ -144,3 +144,14 @@ def test_above_five_drafts_the_rejected_is_the_worst_of_a_random_five():
         assert picks[0][0].text == "text 00"
         rejected.add(picks[0][1].text)
     assert len(rejected) > 5  # neither always the worst of all nor always the same
+
+
+def test_a_comparison_whose_orders_name_different_winners_says_nothing_of_strength():
+    """Whoever is shown first wins, by more or less: no draft is stronger than another."""
+    drafts = make_drafts(["a", "b", "c"])
+    a, b, c = drafts
+    verdict = make_verdict(
+        preferences=[preferred(a, b, 0.98), preferred(b, a, 0.65), preferred(a, c, 0.6), preferred(c, a, 0.95)]
+    )
+    ranking = rank_drafts(make_prompt(), drafts, verdict, make_rubric(ASKED), 1)
+    assert {entry.score for entry in ranking.entries} == {0.5}
