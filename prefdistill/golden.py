@@ -268,9 +268,9 @@ def summary(tested: Iterable[Tested], usage: Usage) -> list[str]:
         named = ", ".join(f"{each.number} ({each.test.because})" for each in flaky)
         lines.append(f"flaky: {named}: the same pair is judged differently when it is asked again")
     if usage.calls + usage.cached == 0:
-        tokens = usage.prompt_tokens
+        read = usage.prompt_tokens
         lines.append(
-            f"no paid call: {tokens:,} tokens read on this machine" if tokens else "no call was made: checks alone"
+            f"no paid call: {read:,} tokens read on this machine" if read else "no call was made: checks alone"
         )
     else:
         cost = f", ${usage.usd:.4f}" if usage.usd else ", US dollars unknown" if usage.calls else ""
