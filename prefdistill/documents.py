@@ -169,6 +169,9 @@ def raise_invalid(
 def _line(item: Mapping[str, Any], document: Document, model: type[BaseModel], at: Location) -> str:
     raw: Location = tuple(item["loc"])
     location = (*at, *_in_document(raw, document, at))
+    if item["type"] in ("value_error", "assertion_error"):  # said of a whole section: its own fields are no keys
+        while len(location) > 1 and not _holds(document.data, location):
+            location = location[:-1]
     where = f"{document.where(location)}: {dotted(location) or document.path.name}"
     kind = item["type"]
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
@@ -186,6 +189,18 @@ def _line(item: Mapping[str, Any], document: Document, model: type[BaseModel], a
         return f"{where}: {message}"
     shown = repr(found) if not isinstance(found, (dict, list, BaseModel)) else f"a {type(found).__name__}"
     return f"{where}: found {shown[:120]}; {message.replace('input should', 'it should')}"
+
+
+def _holds(node: Any, location: Location) -> bool:
+    """Whether there is something at a location of the document."""
+    for part in location:
+        if isinstance(node, Mapping) and part in node:
+            node = node[part]
+        elif isinstance(node, Sequence) and not isinstance(node, str) and isinstance(part, int) and part < len(node):
+            node = node[part]
+        else:
+            return False
+    return True
 
 
 def _in_document(location: Location, document: Document, at: Location) -> Location:
