@@ -194,12 +194,11 @@ def _line(item: Mapping[str, Any], document: Document, model: type[BaseModel], a
 def _holds(node: Any, location: Location) -> bool:
     """Whether there is something at a location of the document."""
     for part in location:
-        if isinstance(node, Mapping) and part in node:
-            node = node[part]
-        elif isinstance(node, Sequence) and not isinstance(node, str) and isinstance(part, int) and part < len(node):
-            node = node[part]
-        else:
+        known_key = isinstance(node, Mapping) and part in node
+        known_item = isinstance(node, list) and isinstance(part, int) and part < len(node)
+        if not (known_key or known_item):
             return False
+        node = node[part]
     return True
 
 
