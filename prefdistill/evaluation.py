@@ -14,6 +14,7 @@ from prefdistill.drafting import Judged, Wanted, drafts_and_verdicts
 from prefdistill.errors import JudgeError, RecipeError
 from prefdistill.metrics.scores import DraftScore, draft_scores
 from prefdistill.passes import judge_in_passes
+from prefdistill.plugins import name_of
 from prefdistill.records import Comparison, Draft, EvaluationResult, Policy, Prompt, Usage, Verdict, digest
 from prefdistill.round import policy_fingerprint
 from prefdistill.run import Fingerprints
@@ -186,7 +187,7 @@ def evaluate(
             policy=policy,
             baseline=name,
             split="validation" if split == "validation" else "test",
-            judge_name=judge._use or type(judge).__name__,
+            judge_name=name_of(judge),
             self_judged=shop.recipe.held_out_judge is None,
             prompts=ours.judged.prompts,
             drafts=ours.drafts,

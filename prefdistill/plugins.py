@@ -117,6 +117,11 @@ FUNCTION_PLUGINS: dict[str, type[FunctionJudge] | type[FunctionCheck]] = {
 }
 
 
+def name_of(plugin: Any) -> str:
+    """Return what a plug-in is called: its `use`, else its class."""
+    return getattr(plugin, "_use", "") or type(plugin).__name__
+
+
 def verdict_of(result: Any, prompt: Prompt, drafts: Sequence[Draft], judge: str) -> Verdict:
     """Turn what a judge returned into a Verdict: a Verdict as it is, numbers one a draft, None abstaining.
 

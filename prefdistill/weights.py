@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 from pydantic import Field, PrivateAttr, ValidationError, ValidationInfo, field_serializer, model_validator
 
 from prefdistill.errors import PluginError, PrefdistillError
-from prefdistill.plugins import Plugin
+from prefdistill.plugins import Plugin, name_of
 from prefdistill.recipe import StudentSection
 from prefdistill.records import Message
 
@@ -124,7 +124,7 @@ class LocalWeights(Plugin):
     @property
     def place(self) -> str:
         """What an error calls this plug-in."""
-        return self._use or type(self).__name__
+        return name_of(self)
 
 
 class _Named:

@@ -15,6 +15,7 @@ from prefdistill.errors import JudgeError, RecipeError
 from prefdistill.judges.recorded import RecordedJudge
 from prefdistill.judges.recordings import load_run_drafts
 from prefdistill.labels import LabelError, Labels
+from prefdistill.plugins import name_of
 from prefdistill.protocols import Judge, Progress, RunContext, no_progress
 from prefdistill.recipe import Recipe, load_recipe
 from prefdistill.records import Prompt, Usage, Verdict
@@ -61,7 +62,7 @@ def ask_judge(
             again = judge if repeated is None else repeated(number)
             passes.append(_verdicts(again, labelled.cases, recipe.rubrics, progress))
         notes = tuple(layer.notes)
-    name = getattr(recipe.judge, "_use", "") or type(recipe.judge).__name__
+    name = name_of(recipe.judge)
     members = getattr(recipe.judge, "members", ())
     asked = ", ".join(str(getattr(each.teacher, "model", None) or each.teacher._use) for each in members)
     return Answered(

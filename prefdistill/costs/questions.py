@@ -15,6 +15,7 @@ from typing import Any
 
 from prefdistill.costs.measured import Kind, Measured
 from prefdistill.costs.steps import Step
+from prefdistill.plugins import name_of
 from prefdistill.protocols import RunContext, TeacherRequest
 from prefdistill.recipe import Recipe
 from prefdistill.records import Draft, Message, Prompt, digest
@@ -148,7 +149,7 @@ class Asker:
             except (
                 Exception
             ) as problem:  # another's code, before anything is paid: the run itself will say what is wrong
-                name = getattr(judge, "_use", "") or type(judge).__name__
+                name = name_of(judge)
                 self.notes.append(f"not estimated: {step.what} (judge {name}: {problem})")
                 self._means[key] = []
         return self._means[key]

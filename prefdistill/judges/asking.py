@@ -17,7 +17,7 @@ from prefdistill.judges.prompts import fence, fence_conversation, load_prompt, p
 from prefdistill.judges.replies import Reason, Winner, parse_winner, verdict_range, winner_schema
 from prefdistill.judges.texts import Asked, Checked, asked_of, check_texts
 from prefdistill.judges.unanswered import readable, spent, without_log_probs
-from prefdistill.plugins import Plugin, Use
+from prefdistill.plugins import Plugin, Use, name_of
 from prefdistill.protocols import Reply, RunContext, Teacher, TeacherRequest
 from prefdistill.records import Draft, Failure, Message, Preference, Prompt, ScorePath, Verdict
 from prefdistill.requests.calls import SetAside
@@ -142,9 +142,7 @@ class AskingJudge(Plugin):
 
     def ask_these(self, teachers: Sequence[Any]) -> None:
         """Ask these teachers, which are open; several are named by their models."""
-        names = [
-            str(getattr(each, "model", None) or getattr(each, "_use", "") or type(each).__name__) for each in teachers
-        ]
+        names = [str(getattr(each, "model", None) or name_of(each)) for each in teachers]
         seen: Counter[str] = Counter()
         members = []
         for name, teacher in zip(names, teachers, strict=True):
@@ -182,7 +180,7 @@ class AskingJudge(Plugin):
     @property
     def name(self) -> str:
         """What the judge is called in its verdicts."""
-        return self._use or type(self).__name__
+        return name_of(self)
 
     @property
     def members(self) -> tuple[Member, ...]:

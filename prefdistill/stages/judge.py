@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from prefdistill.errors import JudgeError, PrefdistillError
-from prefdistill.plugins import verdict_of
+from prefdistill.plugins import name_of, verdict_of
 from prefdistill.protocols import Judge
 from prefdistill.records import Draft, Failure, FailureKind, Judgement, Prompt, Verdict
 from prefdistill.rubric import Rubric, RubricSet
@@ -69,7 +69,7 @@ def judge_prompts(
             verdict = _next(done, wait=True, until=until)
             if verdict is None:
                 raise JudgeError(
-                    f"judge {getattr(judge, '_use', '') or type(judge).__name__}: stopped after stage_deadline_seconds "
+                    f"judge {name_of(judge)}: stopped after stage_deadline_seconds "
                     f"({limit:g}): {finished} of {finished + owed} prompts are done; every verdict and every reply that "
                     "arrived is kept: run the same command again to go on, or raise stage_deadline_seconds"
                 )
@@ -110,7 +110,7 @@ def judge_group(judge: Judge, prompt: Prompt, drafts: Sequence[Draft], rubric: R
 
 def _group(judge: Judge, ask: Any, prompt: Prompt, drafts: Sequence[Draft], rubric: Rubric) -> Verdict | None:
     """Return what `ask`, the judge's `judge` or `known`, says of a group, checked; `known` may say None."""
-    name = getattr(judge, "_use", "") or type(judge).__name__
+    name = name_of(judge)
     try:
         result = ask(prompt, drafts, rubric)
         if result is None and ask != judge.judge:

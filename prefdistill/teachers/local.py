@@ -13,15 +13,15 @@ import math
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
+from pydantic import Field, PrivateAttr
 
 from prefdistill.errors import PluginError, PrefdistillError
 from prefdistill.protocols import Reply, RunContext, TeacherRequest, Token
-from prefdistill.records import Failure, FailureKind, Usage, digest, seed_of
+from prefdistill.records import Failure, FailureKind, Usage, seed_of
 from prefdistill.teachers.levels import Menu, Read, Slot, build_menu, read_next, slot_of
+from prefdistill.teachers.writing import WritingTeacher
 from prefdistill.weights import LocalWeights, Turns, reworded
 
 
@@ -35,14 +35,12 @@ class _Asked:
     """None where the reply is written freely."""
 
 
-class LocalTeacher(LocalWeights):
+class LocalTeacher(WritingTeacher, LocalWeights):
     """A causal language model on this machine: levels and winners by their probabilities, other replies written."""
 
     concurrency: ClassVar[int] = 1
     """Requests are answered together, in batches: judges have one prompt's questions answered at a time."""
 
-    system: Path | None = None
-    """A text file with the teacher's system prompt for writing; judging has prompts of its own."""
     min_covered: float = Field(default=0.9, ge=0.0, le=1.0)
     """Smallest share of the probability that must fall on the menu's answers; a question with less fails."""
 
@@ -54,27 +52,6 @@ class LocalTeacher(LocalWeights):
     _turns: Any = PrivateAttr(default=None)
     _menus: dict[Slot, Menu] = PrivateAttr(default_factory=dict)
     _lock: Any = PrivateAttr(default_factory=threading.Lock)
-
-    @field_validator("system")
-    @classmethod
-    def _beside_the_recipe(cls, path: Path | None, info: ValidationInfo) -> Path | None:
-        if path is None:
-            return None
-        full = ((info.context or {}).get("directory", Path.cwd()) / path.expanduser()).resolve()
-        if not full.is_file():
-            raise ValueError(f"no such file: {full}; expected the teacher's system prompt as a text file")
-        return full
-
-    def system_text(self) -> str | None:
-        """Return the system prompt for writing."""
-        return None if self.system is None else self.system.read_text(encoding="utf-8").strip()
-
-    def identity(self) -> dict[str, Any]:
-        """Return what replies depend on: the weights' content and the system prompt's text."""
-        identity = super().identity()
-        if self.system is not None:
-            identity["system"] = digest(self.system_text())
-        return identity
 
     def open(self, context: RunContext) -> None:
         """Load the tokenizer and try its chat template out; the weights are loaded at the first request.

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
+from pydantic import Field, PrivateAttr, field_validator
 
 from prefdistill.batches import BatchDesk, BatchDoor
 from prefdistill.errors import PluginError
-from prefdistill.plugins import Plugin
 from prefdistill.protocols import Reply, RunContext, TeacherRequest
-from prefdistill.records import Failure, FailureKind, digest
+from prefdistill.records import Failure, FailureKind
 from prefdistill.requests.chat import ChatModel, Structured, TokensParameter, api_key, without_secrets
 from prefdistill.requests.layer import Endpoint, Outcome
+from prefdistill.teachers.writing import WritingTeacher
 
 
-class OpenAITeacher(Plugin):
+class OpenAITeacher(WritingTeacher):
     """A model behind a chat completions endpoint (OpenAI, vLLM, llama.cpp, `transformers serve`, …)."""
 
     operational: ClassVar[frozenset[str]] = frozenset(
@@ -47,8 +46,6 @@ class OpenAITeacher(Plugin):
     """Where the server is; usually ends in /v1."""
     api_key_env: str = "OPENAI_API_KEY"
     """The environment variable that holds the key; the key itself is never written anywhere."""
-    system: Path | None = None
-    """A text file with the teacher's system prompt for writing; judging has prompts of its own."""
     temperature: float | None = Field(default=None, ge=0.0, le=2.0)
     """Sent where a request names none; None leaves it out."""
     max_tokens_parameter: TokensParameter = "max_completion_tokens"
@@ -99,27 +96,6 @@ class OpenAITeacher(Plugin):
                 "a URL with a query is written to the run folder; put a key in the environment (api_key_env)"
             )
         return url
-
-    @field_validator("system")
-    @classmethod
-    def _beside_the_recipe(cls, path: Path | None, info: ValidationInfo) -> Path | None:
-        if path is None:
-            return None
-        full = ((info.context or {}).get("directory", Path.cwd()) / path.expanduser()).resolve()
-        if not full.is_file():
-            raise ValueError(f"no such file: {full}; expected the teacher's system prompt as a text file")
-        return full
-
-    def system_text(self) -> str | None:
-        """Return the system prompt for writing."""
-        return None if self.system is None else self.system.read_text(encoding="utf-8").strip()
-
-    def identity(self) -> dict[str, Any]:
-        """Return what replies depend on: the system prompt's text rather than its path."""
-        identity = super().identity()
-        if self.system is not None:
-            identity["system"] = digest(self.system_text())
-        return identity
 
     def open(self, context: RunContext) -> None:
         """Find the key and take a place in the request layer; nothing is sent yet."""
