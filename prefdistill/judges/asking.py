@@ -163,15 +163,16 @@ class AskingJudge(Plugin):
         judge._own = []
         return judge
 
-    def known(self, prompt: Prompt, drafts: Sequence[Draft], rubric: Rubric) -> Verdict | None:
-        """Return the verdict where the request cache holds every reply that it takes; None where one is missing."""
+    def known(self, prompt: Prompt, drafts: Sequence[Draft], rubric: Rubric) -> Verdict:
+        """Return the verdict where the request cache holds every reply that it takes.
+
+        Raises:
+            SetAside: a reply is missing, or a teacher's replies are not kept.
+        """
         if self._layer is None or not all(getattr(each.teacher, "keeps_replies", False) for each in self.members):
-            return None
+            raise SetAside
         with self._layer.known_only():
-            try:
-                return self.judge(prompt, drafts, rubric)
-            except SetAside:
-                return None
+            return self.judge(prompt, drafts, rubric)
 
     def judge(self, prompt: Prompt, drafts: Sequence[Draft], rubric: Rubric) -> Verdict:
         """Judge all drafts of one prompt."""

@@ -15,6 +15,7 @@ from prefdistill.errors import JudgeError, PrefdistillError
 from prefdistill.plugins import name_of, verdict_of
 from prefdistill.protocols import Judge
 from prefdistill.records import Draft, Failure, FailureKind, Judgement, Prompt, Verdict
+from prefdistill.requests.calls import SetAside
 from prefdistill.rubric import Rubric, RubricSet
 from prefdistill.workers import Workers
 
@@ -52,12 +53,14 @@ def judge_prompts(
     try:
         for prompt, drafts in groups:
             if known is not None:
-                verdict = _group(judge, known, prompt, drafts, rubrics.of(prompt))
-                if verdict is not None:
+                try:
+                    found = judge_group(judge, prompt, drafts, rubrics.of(prompt), known)
+                except SetAside:  # from here on replies must be waited for: threads can, this one has drafts to fetch
+                    known = None
+                else:
                     finished += 1
-                    yield verdict
+                    yield found
                     continue
-                known = None  # from here on replies must be waited for: threads can, this one has drafts to fetch
             workers.submit(lambda prompt=prompt, drafts=tuple(drafts): work(prompt, drafts))  # type: ignore[misc]
             owed += 1
             while (verdict := _next(done, wait=False)) is not None:
@@ -97,24 +100,18 @@ def threads_for(judge: Judge, threads: int | None = None) -> int:
     return max(1, min(wanted, limit) if limit else wanted)
 
 
-def judge_group(judge: Judge, prompt: Prompt, drafts: Sequence[Draft], rubric: Rubric) -> Verdict:
+def judge_group(judge: Judge, prompt: Prompt, drafts: Sequence[Draft], rubric: Rubric, ask: Any = None) -> Verdict:
     """Return one prompt's verdict; what a judge does wrong is a `Failure` for each of the drafts.
+
+    Args:
+        ask: the judge's `known` instead of its `judge`, which raises `SetAside` where it would have to wait.
 
     Raises:
         PrefdistillError: one that is no `JudgeError`.
     """
-    verdict = _group(judge, judge.judge, prompt, drafts, rubric)
-    assert verdict is not None
-    return verdict
-
-
-def _group(judge: Judge, ask: Any, prompt: Prompt, drafts: Sequence[Draft], rubric: Rubric) -> Verdict | None:
-    """Return what `ask`, the judge's `judge` or `known`, says of a group, checked; `known` may say None."""
     name = name_of(judge)
     try:
-        result = ask(prompt, drafts, rubric)
-        if result is None and ask != judge.judge:
-            return None
+        result = (ask or judge.judge)(prompt, drafts, rubric)
     except JudgeError as problem:
         return _failed(prompt, drafts, "provider", str(problem))
     except PrefdistillError:
