@@ -429,8 +429,41 @@ class TrainResult(Record):
     truncated: int = Field(default=0, ge=0)
     """Pairs with a completion cut at `max_length`."""
     diagnostics: dict[str, float] = {}
+    facts: dict[str, str] = {}
+    """What was checked and is no number: types, why a check is off."""
     warnings: tuple[str, ...] = ()
     seconds: float = Field(ge=0.0)
+
+
+Remedy = Literal["halve_learning_rate", "add_sft", "length_normalise"]
+"""What `loop.remedy: auto` can do about a finding before a round is trained once more."""
+
+
+class Finding(Record):
+    """Something that is wrong with a round, named."""
+
+    check: str
+    """The check's name: a field of `loop.warn` or `loop.stop`."""
+    level: Literal["warn", "stop"]
+    value: float | None = None
+    """What was measured."""
+    limit: float | None = None
+    """The level that it is beyond."""
+    kind: str | None = None
+    """The kind of prompt that it holds for; None for all prompts."""
+    message: str
+    """What was seen, its likely cause and the remedy in recipe terms."""
+    remedy: Remedy | None = None
+    """What `loop.remedy: auto` would do."""
+
+
+class StartCheck(Record):
+    """One line of what was checked before a round trained."""
+
+    name: str
+    state: Literal["ok", "warn", "stop", "off"]
+    """off: the check does not apply to this round, and the text says why."""
+    text: str
 
 
 Outcome = Literal["win", "loss", "tie", "unknown"]
@@ -528,6 +561,16 @@ class RoundResult(Row):
     """Judging of the round's training drafts."""
     evaluation_usage: Usage = Usage()
     seconds: dict[str, float] = {}
+    checks: tuple[StartCheck, ...] = ()
+    """What was checked before the round trained, a line each."""
+    diagnostics: dict[str, float] = {}
+    """Everything that was measured of drafts, labels, judging and training, by name; see prefdistill.diagnostics."""
+    facts: dict[str, str] = {}
+    """What was measured and is no number, such as the phrase that spreads."""
+    findings: tuple[Finding, ...] = ()
+    """What is wrong, by the levels of `loop.warn` and `loop.stop`."""
+    remedy: Remedy | None = None
+    """What was changed before this round was trained once more, because a stop rule condemned its first attempt."""
     warnings: tuple[str, ...] = ()
 
     def key(self) -> str:
