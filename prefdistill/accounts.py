@@ -21,11 +21,15 @@ from prefdistill.records import (
     Usage,
     Verdict,
 )
+from prefdistill.remedies import remedy_of
 from prefdistill.rubric import COMPLETE
 from prefdistill.run import Fingerprints, write_json
+from prefdistill.soundness import Watched, checks, findings, sound_round, sound_zero
 
 
-def round_zero(shop: Workshop, baselines: Mapping[str, Measured]) -> RoundResult:
+def round_zero(
+    shop: Workshop, baselines: Mapping[str, Measured], also: Mapping[str, Measured] | None = None
+) -> RoundResult:
     """Return the base's own result."""
     base, others = baselines["base"], {name: each for name, each in baselines.items() if name != "base"}
     evaluation: tuple[EvaluationResult, ...] = ()
@@ -36,6 +40,7 @@ def round_zero(shop: Workshop, baselines: Mapping[str, Measured]) -> RoundResult
         *base.judged.failures,
         *(f for each in base.judged.verdicts.values() for verdict in each.values() for f in verdict.failures),
     ]
+    sound = sound_zero(shop, base, also or {})
     result = RoundResult(
         round=0,
         drafts=0,
@@ -48,7 +53,11 @@ def round_zero(shop: Workshop, baselines: Mapping[str, Measured]) -> RoundResult
         evaluation_usage=sum((each.usage for each in baselines.values()), Usage()),
         seconds={"evaluate": sum(marks.seconds(name) for name in marks.entries if "-validation-" in name)},
         warnings=_failure_warnings(base.judged, base.judged.verdicts),
+        diagnostics=sound.diagnostics,
+        kind_diagnostics=sound.kinds,
+        facts=sound.facts,
     )
+    result = with_findings(shop, (result,))
     write_json(shop.run.baselines / "round.json", result.model_dump(mode="json"))
     return result
 
@@ -62,12 +71,14 @@ def round_result(
     trained: TrainResult,
     ours: Measured,
     baselines: Mapping[str, Measured],
+    watched: Watched,
 ) -> RoundResult:
     """Evaluate the round's policy, put everything about the round into one record, and write it last."""
     folder, marks = shop.run.round(number), Fingerprints(shop.run.round(number))
     evaluation, _ = evaluate(shop, trained.policy, "validation", ours, baselines, folder, "6-")
     verdicts = judged.verdicts["verdicts"]
     failures = [*judged.failures, *(failure for verdict in verdicts.values() for failure in verdict.failures)]
+    sound = sound_round(shop, number, judged, pairs, drops, trained, ours, baselines, watched)
     result = RoundResult(
         round=number,
         drafts=len(judged.drafts),
@@ -94,9 +105,22 @@ def round_result(
             *_failure_warnings(ours.judged, ours.judged.verdicts),
             *trained.warnings,
         ),
+        diagnostics=sound.diagnostics,
+        kind_diagnostics=sound.kinds,
+        facts=sound.facts,
+        remedy=remedy_of(shop, number),
     )
+    result = with_findings(shop, (*watched.rounds, result))
     write_json(folder / "round.json", result.model_dump(mode="json"))
     return result
+
+
+def with_findings(shop: Workshop, rounds: Sequence[RoundResult]) -> RoundResult:
+    """Return the last of `rounds` with what is wrong with it, each finding among its warnings too."""
+    last = rounds[-1].model_copy(update={"findings": findings(shop, rounds)})
+    said = tuple(f"{finding.level}, {finding.check}: {finding.message}" for finding in last.findings)
+    start = checks(last) if last.train is not None else ()
+    return last.model_copy(update={"checks": start, "warnings": (*last.warnings, *said)})
 
 
 def _measured_scores(ours: Measured, baselines: Mapping[str, Measured]) -> dict[str, float | None]:

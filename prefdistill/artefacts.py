@@ -40,6 +40,62 @@ def claim(shop: Workshop, folder: Path, name: str, stage: str, fingerprint: str,
     return marks
 
 
+FIRST_FILE = {"sample": 1, "judge": 2, "train": 3, "evaluate": 6}
+"""Stage to the number with which the files of a round that it makes begin; files of later stages have higher ones."""
+KEPT = {
+    "sample": (),
+    "judge": ("drafts",),
+    "train": ("drafts", "verdicts", "verdicts-checks"),
+    "evaluate": ("drafts", "verdicts", "verdicts-checks", "policy"),
+}
+"""Stage to the artefacts of a round that are there before it."""
+REMEDY = "remedy.json"
+"""Why a round was trained once more; it goes with the training that it is about."""
+
+
+def set_aside_from(shop: Workshop, number: int, stage: str) -> str:
+    """Set aside what was made from `stage` of round `number` on, later rounds included, and say so.
+
+    Nothing is moved where the run would not go on: the recipe must be the run's own, and the round must be there.
+
+    Raises:
+        RunError: one of them is not so.
+    """
+    run, folder = shop.run, shop.run.round(number)
+    there = sorted(path for path in run.path.glob("round-[0-9]*") if path.is_dir())
+    if shop.changed:
+        raise RunError(
+            f"{run.path}: --round {number} redoes with the run's own settings, and the recipe has others: "
+            f"{'; '.join(shop.changed)}; undo the change, leave --round out (every round is then made again from "
+            f"{stage} on), or start a new run with --run NAME"
+        )
+    if folder not in there or number > shop.recipe.loop.rounds:
+        found = f"rounds 1 to {len(there)} are" if there else "no round is"
+        raise RunError(
+            f"{folder}: there is nothing to redo ({found} there, loop.rounds is {shop.recipe.loop.rounds}); expected a "
+            "round that was begun: without --round the run goes on by itself"
+        )
+    if stage == "sample" and number == 1:
+        shop.context.choices.clear()
+    later = [path for path in there if round_of(path) > number]
+    tests = [path for path in (run.path / "test").glob("round-[0-9]*") if int(path.name[6:]) >= number]
+    moved = run.set_aside([run.result, run.report, run.report_data, *reversed(later), *tests, folder / "round.json"])
+    marks = Fingerprints(folder)
+    if stage != "evaluate":
+        marks.reopen("policy")  # a kill from here on leaves a round that is not settled, whatever is moved already
+    own = [path for path in sorted(folder.iterdir(), reverse=True) if _number(path) >= FIRST_FILE[stage]]
+    moved = run.set_aside([*own, *([folder / REMEDY] if stage != "evaluate" else [])]) or moved
+    kept = KEPT[stage]
+    marks.forget([name for name in marks.entries if name not in kept])
+    return f"round {number} is made again from {stage} on; what was there is in {moved or run.path / 'replaced'}"
+
+
+def _number(path: Path) -> int:
+    """Return the number with which a round's file begins, 0 where it begins with none."""
+    head = path.name.partition("-")[0]
+    return int(head) if head.isdigit() else 0
+
+
 def round_of(folder: Path) -> int:
     """Return the round whose folder this is; 0 for baselines and test."""
     name, _, number = folder.name.partition("-")

@@ -11,7 +11,7 @@ import platform
 import subprocess
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -55,6 +55,12 @@ class Workshop:
     """Recipe keys that differ from the run's own recipe."""
     forgotten: dict[str, Forgotten] = field(default_factory=dict)
     """By prompt id: prompts whose texts were removed on request; nothing is drafted or asked for them."""
+    also: dict[str, Workshop] = field(default_factory=dict)
+    """By name: the tasks of `evaluate.also`, each this workshop with its own prompts and rubric."""
+    own_rubrics: RubricSet | None = None
+    """The rubric of such a task; None for the recipe's own."""
+    own_judge: Judge | None = None
+    """The judge of such a task, opened; None for the recipe's training judge."""
     batches: bool = True
     """Whether teachers with `batch: true` are asked in batches; a preview does not wait for them."""
 
@@ -81,7 +87,7 @@ class Workshop:
     @property
     def rubrics(self) -> RubricSet:
         """The rubric of each kind of prompt."""
-        return self.recipe.rubrics
+        return self.own_rubrics or self.recipe.rubrics
 
     @property
     def base(self) -> Policy:
@@ -90,6 +96,8 @@ class Workshop:
 
     def limited(self, split: str) -> tuple[Prompt, ...]:
         """Return the validation or test prompts that are evaluated."""
+        if self.own_rubrics is not None:
+            return self.prompts.prompts
         return limited_prompts(self.recipe, self.prompts, "validation" if split == "validation" else "test")
 
     def messages_digest(self, prompt: Prompt) -> str:
@@ -230,6 +238,31 @@ def without_too_long(recipe: Recipe, loaded: Loaded) -> tuple[Loaded, list[str]]
     return Loaded(kept, loaded.merged, loaded.near_duplicates), [f"{text}; they are left out"]
 
 
+def load_tasks(recipe: Recipe) -> tuple[dict[str, Loaded], list[str]]:
+    """Load the prompts of every task of `evaluate.also` by its name; return them and what a user should know."""
+    found, notes = {}, []
+    for task in recipe.evaluate.also:
+        rows = read_rows(task.prompts) if not task.prompts.is_dir() else read_dataset(str(task.prompts))
+        loaded = load_prompts(
+            rows,
+            columns=task.columns,
+            split_by=None,
+            split_column=None,
+            validation_fraction=0.1,
+            test_fraction=0.1,
+            system=recipe.student.system_text(),
+            needed=(),
+        )
+        for name, count in check_fields(loaded.prompts, task.rubrics).items():
+            notes.append(f"evaluate.also {task.name}: {count} of {len(loaded.prompts)} prompts have no field `{name}`")
+        chosen = sorted(loaded.prompts, key=lambda prompt: digest(prompt.id))[: task.limit]
+        prompts = tuple(
+            sorted((each.model_copy(update={"split": "validation"}) for each in chosen), key=lambda p: p.id)
+        )
+        found[task.name] = Loaded(prompts, loaded.merged, ())
+    return found, notes
+
+
 def _own_id(prompt: Prompt) -> str:
     return next((tag.removeprefix("id:") for tag in prompt.tags if tag.startswith("id:")), prompt.id)
 
@@ -250,7 +283,8 @@ def opened(
     forgotten = dict(sorted(run.rows(run.path, "forgotten.jsonl", Forgotten).read().items(), key=lambda row: row[1].at))
     loaded, gone = without_forgotten(loaded, forgotten)
     loaded, too_long = without_too_long(recipe, loaded)
-    notes += gone + too_long
+    tasks, of_tasks = load_tasks(recipe)
+    notes += gone + too_long + of_tasks
     changed = _compare_with_run(recipe, run)
     manifest = _manifest(recipe, run, loaded, notes)
     layer = RequestLayer(cache=_cache(recipe), budget=recipe.budget, ledger=run.path / "spending.jsonl")
@@ -263,6 +297,7 @@ def opened(
             recipe.judge,
             recipe.held_out_judge,
             recipe.evaluate.gold,
+            *(task.judge for task in recipe.evaluate.also),
             recipe.train.trainer,
         )
         if isinstance(each, Plugin)
@@ -285,6 +320,10 @@ def opened(
         shop = Workshop(
             recipe, run, context, loaded, fingerprint, notes, redo_from, changed=changed, forgotten=forgotten
         )
+        for task in recipe.evaluate.also:
+            fitting, cut = without_too_long(recipe, tasks[task.name])
+            shop.notes += [f"evaluate.also {task.name}: {each}" for each in cut]
+            shop.also[task.name] = replace(shop, prompts=fitting, own_rubrics=task.rubrics, own_judge=task.judge)
         if not run.recipe.exists():
             _write_inputs(shop)
         yield shop

@@ -11,7 +11,7 @@ import typer
 
 from prefdistill.errors import PrefdistillError, RunError
 
-RUN, JUDGE, TIDY = "Run", "Judge", "Look up and tidy up"
+RUN, JUDGE, SHIP, TIDY = "Run", "Judge", "Ship", "Look up and tidy up"
 """How `--help` groups the commands."""
 
 app = typer.Typer(
@@ -66,6 +66,30 @@ class LabelSplit(StrEnum):
     test = "test"
 
 
+class ExportFormat(StrEnum):
+    """What an export holds."""
+
+    adapter = "adapter"
+    merged = "merged"
+    nf4 = "nf4"
+
+
+class MergeBase(StrEnum):
+    """What an adapter is merged into."""
+
+    dequantized = "dequantized"
+    original = "original"
+
+
+class WeightsType(StrEnum):
+    """In which type merged weights are stored."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
 class RedoFrom(StrEnum):
     """Stages that leave files in the run folder."""
 
@@ -112,6 +136,15 @@ def run(
         RedoFrom | None,
         typer.Option(help="Make artefacts again from this stage on; what they replace is kept under replaced/."),
     ] = None,
+    round: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="With --redo-from: begin at this round; it and all later rounds are made again from there, with the "
+            "run's own settings.",
+            show_default=False,
+        ),
+    ] = None,
     no_text: Annotated[
         bool, typer.Option("--no-text", help="Leave all prompts and drafts out of report.html.")
     ] = False,
@@ -130,6 +163,11 @@ def run(
 
     from prefdistill.recipe import load_recipe
 
+    if round is not None and redo_from is None:
+        raise typer.BadParameter(
+            f"--round {round} redoes a round, so say from which stage: add --redo-from sample, judge, train or evaluate"
+        )
+    stage = redo_from.value if redo_from else None
     loaded = load_recipe(recipe, overrides or ())
     console = Console(highlight=False)
     if dry_run:
@@ -137,7 +175,7 @@ def run(
 
         if preview is not None:
             raise typer.BadParameter("give --dry-run or --preview, not both: a preview asks and pays")
-        show_estimate(loaded, run_folder(run or loaded.name), console, redo_from.value if redo_from else None)
+        show_estimate(loaded, run_folder(run or loaded.name), console, stage, round)
         return
     if preview is not None:
         from prefdistill.preview import show_preview
@@ -150,9 +188,34 @@ def run(
     folder = run_folder(run or loaded.name)
     console.print(f"{loaded.name}: {loaded.loop.mode}, {loaded.loop.rounds} rounds, in {folder}", markup=False)
     with TerminalDisplay(console) as display:
-        outcome = run_recipe(loaded, folder, display, redo_from.value if redo_from else None, texts=not no_text)
+        outcome = run_recipe(loaded, folder, display, stage, texts=not no_text, redo_round=round)
     for line in summary(outcome.result, folder):
         console.print(line, markup=False, soft_wrap=True)
+
+
+@app.command(rich_help_panel=RUN)
+def status(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run folder: a path, or a name under ./runs.", show_default=False)
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Say what of a run is done and what is owed, round by round, what was found and paid, and how to go on.
+
+    It only reads the run's files: while another process works in the folder, after a kill, or where files are damaged.
+    """
+    import json
+
+    from rich.console import Console
+
+    from prefdistill.status import read_status, show_status
+    from prefdistill.status.showing import to_json
+
+    found = read_status(run_folder(run))
+    if as_json:
+        print(json.dumps(to_json(found), indent=2, ensure_ascii=False, default=str))
+    else:
+        show_status(found, Console(highlight=False))
 
 
 def run_folder(name: str) -> Path:
@@ -251,6 +314,190 @@ def label(
         raise RunError("--round and --split: one is training drafts, the other evaluation drafts; give one of them")
     choice = Choice(run_folder(run), round, split.value if split else None, count, repeat, seed)
     label_run(choice, kind.value, by, out, port, not no_browser, lambda line: print(line, flush=True))
+
+
+@app.command(rich_help_panel=SHIP)
+def export(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run folder: a path, or a name under ./runs.", show_default=False)
+    ],
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="A folder to make; it must not exist or be empty.")],
+    format: Annotated[
+        ExportFormat,
+        typer.Option(
+            help="adapter: the LoRA adapter alone, exactly the policy. merged: the whole model. nf4: the whole model in "
+            "4-bit.",
+        ),
+    ] = ExportFormat.adapter,
+    round: Annotated[
+        int | None,
+        typer.Option(min=0, help="Another round's policy. Default: the one that was kept.", show_default=False),
+    ] = None,
+    base: Annotated[
+        MergeBase | None,
+        typer.Option(
+            help="Merge into the dequantised 4-bit base that was trained on (exact; default of merged), or into the "
+            "original weights (default of nf4: on the 4-bit grid a small change would round away).",
+            show_default=False,
+        ),
+    ] = None,
+    dtype: Annotated[
+        WeightsType, typer.Option(help="Type of merged weights; auto is the type that the student computes in.")
+    ] = WeightsType.auto,
+    max_loss: Annotated[
+        float | None,
+        typer.Option(
+            metavar="NATS",
+            help="Refuse an export that scores the policy's own drafts more than so many nats a token otherwise. "
+            "Default: 0.01 for adapter and merged, 0.1 for nf4 and the original base; but where the base stays the one "
+            "trained on, never more than half of what training changed.",
+            show_default=False,
+        ),
+    ] = None,
+    probes: Annotated[int, typer.Option(min=1, help="Validation drafts that the export is checked on.")] = 32,
+    judge: Annotated[
+        bool,
+        typer.Option("--judge", help="Have the run's judge score the check's greedy drafts even if it costs money."),
+    ] = False,
+    with_pairs: Annotated[
+        bool, typer.Option("--with-pairs", help="Also write the pairs trained on to DIR/pairs, in TRL's format.")
+    ] = False,
+    base_name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ORG/NAME", help="What the base is called on the hub, where the student is a local folder."
+        ),
+    ] = None,
+    push: Annotated[
+        str | None,
+        typer.Option(metavar="ORG/NAME", help="Upload model and card, without texts, into a private repository."),
+    ] = None,
+    with_data: Annotated[
+        bool,
+        typer.Option("--with-data", help="With --push: also the pairs, into ORG/NAME-pairs, after showing three rows."),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before texts are uploaded.")] = False,
+) -> None:
+    """Write a run's policy as a folder that plain transformers and peft load, with a model card, and check it.
+
+    The export is loaded in a fresh process by the code that its card gives to a reader. It scores drafts of the run and
+    writes greedily; the loss is printed, stands in the card and in export.json, and above a limit nothing is exported.
+    `--push` takes the token from the environment (HF_TOKEN) or from `hf auth login`.
+    """
+    from prefdistill.export.command import Wanted, export_run
+
+    wanted = Wanted(
+        folder=to,
+        format=format.value,
+        round=round,
+        base=None if base is None else base.value,
+        dtype=dtype.value,
+        max_loss=max_loss,
+        probes=probes,
+        judge=judge,
+        with_pairs=with_pairs,
+        base_name=base_name,
+        push=push,
+        with_data=with_data,
+    )
+    export_run(run_folder(run), wanted, lambda line: print(line, flush=True), lambda text: yes or typer.confirm(text))
+
+
+RunName = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run folder: a path, or a name under ./runs.", show_default=False)
+]
+RoundOfPolicy = Annotated[
+    int | None,
+    typer.Option(
+        "--round", min=0, help="This round's policy; 0 is the base. Default: the kept one.", show_default=False
+    ),
+]
+Temperature = Annotated[
+    float | None,
+    typer.Option(min=0.0, help="0 is greedy. Default: the recipe's evaluate.temperature.", show_default=False),
+]
+
+
+@app.command(rich_help_panel=SHIP)
+def chat(
+    run: RunName,
+    round: RoundOfPolicy = None,
+    temperature: Temperature = None,
+    base: Annotated[bool, typer.Option("--base", help="Show the base's answer beside, as /base does.")] = False,
+) -> None:
+    """Talk to a run's policy: its words as it writes them, with the student's own template and system prompt.
+
+    /reset forgets the conversation, /base shows the base's answer beside, /temperature T changes it; /quit, Ctrl-D or
+    Ctrl-C leaves. Nothing is stored. A student that was trained on single prompts may be weak at a second turn.
+    """
+    from prefdistill.using.chat import chat as talk
+
+    talk(run_folder(run), round, temperature, base)
+
+
+@app.command(rich_help_panel=SHIP)
+def draft(
+    run: RunName,
+    prompt: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What to write; `-` reads it from standard input.")
+    ] = None,
+    file: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ROWS",
+            help="Prompts as rows, like a recipe's prompts file; `-` reads JSON lines from standard input.",
+        ),
+    ] = None,
+    drafts: Annotated[int, typer.Option(min=1, help="Drafts a prompt.")] = 4,
+    round: RoundOfPolicy = None,
+    temperature: Temperature = None,
+    seed: Annotated[int | None, typer.Option(help="Default: the recipe's seed.", show_default=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line, one a draft.")] = False,
+) -> None:
+    """Have a run's policy write drafts, with the run's sampler, and score them by the rubric's checks, which are free.
+
+    The same command gives the same drafts: for a prompt of the test split, first the one that the policy was measured
+    by. No judge is asked, and the run folder is not changed. Exit 1: a draft could not be written.
+    """
+    from prefdistill.using.drafts import draft as write
+
+    if write(run_folder(run), prompt, file, drafts, round, temperature, seed, as_json):
+        raise typer.Exit(1)
+
+
+@app.command(rich_help_panel=RUN)
+def retrain(
+    run: RunName,
+    round: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Train this round alone, from the policy that it started from. Default: from round 1 to the kept one, "
+            "each from the one before.",
+            show_default=False,
+        ),
+    ] = None,
+    limit: Annotated[
+        float, typer.Option(metavar="NATS", min=0.0, help="Log-probability gap a token that still counts as the same.")
+    ] = 0.01,
+) -> None:
+    """Train again from a run's own pairs, into RUN/retrained/, and say how far the policies differ.
+
+    Equal bytes are expected on the same machine, versions and OMP_NUM_THREADS; where they differ, what is not as it was
+    is named. No draft is written and no judge is asked. Exit 0: equal, or within the limit; 1: beyond it.
+    """
+    from rich.console import Console
+
+    from prefdistill.console import TerminalDisplay
+    from prefdistill.using.retraining import is_within, lines_of
+    from prefdistill.using.retraining import retrain as train_again
+
+    with TerminalDisplay(Console(highlight=False)) as display:
+        found = train_again(run_folder(run), round, display.progress)
+    for line in lines_of(found, limit):
+        print(line)
+    if not is_within(found, limit):
+        raise typer.Exit(1)
 
 
 CacheFolder = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -151,6 +152,9 @@ class TerminalDisplay:
         name = "base" if result.round == 0 else f"round {result.round}"
         if result.failures:
             self.note(f"{name}: {failures_text(result.failures)}")
+        if result.checks:
+            counts = Counter(check.state for check in result.checks)
+            self.note(f"{name}: checks before training: {', '.join(f'{n} {state}' for state, n in counts.items())}")
         for warning in result.warnings:
             self.note(f"warning, {name}: {warning}")
         if self._live is None:
@@ -173,7 +177,7 @@ def summary(result: Mapping[str, Any], folder: Path) -> list[str]:
     test, best = result["test"], result["best_round"]
     kept = "the base: no round was better on validation" if best == 0 else f"round {best}"
     judged = " (self-judged)" if test["self_judged"] else ""
-    lines = ["", f"kept policy: {kept}"]
+    lines = ["", *([result["stopped"]] if result.get("stopped") else []), f"kept policy: {kept}"]
     if test["win_rate"] is not None:
         low, high = test["win_rate_interval"]
         lines.append(
@@ -219,7 +223,9 @@ def _usd_or_unknown(usd: float | None) -> str:
     return "US dollars unknown" if usd is None else usd_text(usd)
 
 
-def show_estimate(recipe: Recipe, folder: Path, console: Console, redo_from: str | None = None) -> None:
+def show_estimate(
+    recipe: Recipe, folder: Path, console: Console, redo_from: str | None = None, redo_round: int | None = None
+) -> None:
     """Print what a run still has to ask of paid models, step by step; nothing is opened, sent or written."""
     from prefdistill.assembly import load_recipe_prompts
     from prefdistill.costs.estimate import closing_lines, estimate_run, figures
@@ -231,7 +237,7 @@ def show_estimate(recipe: Recipe, folder: Path, console: Console, redo_from: str
     prompts, notes = load_recipe_prompts(recipe)
     for note in notes:
         show(note)
-    estimate = estimate_run(recipe, prompts, RunDirectory(folder), redo_from)
+    estimate = estimate_run(recipe, prompts, RunDirectory(folder), redo_from, redo_round)
     if estimate.done_calls:
         show(f"in {folder} already: replies to {estimate.done_calls:,.0f} calls; this is what is left")
     if estimate.calls:

@@ -15,7 +15,7 @@ from prefdistill.errors import JudgeError, RecipeError
 from prefdistill.metrics.scores import DraftScore, draft_scores
 from prefdistill.passes import judge_in_passes
 from prefdistill.plugins import name_of
-from prefdistill.records import Comparison, Draft, EvaluationResult, Policy, Prompt, Usage, Verdict, digest
+from prefdistill.records import Comparison, Draft, EvaluationResult, Policy, Prompt, Split, Usage, Verdict, digest
 from prefdistill.round import policy_fingerprint
 from prefdistill.run import Fingerprints
 from prefdistill.stages.evaluate import compare_preferences, compare_scores, evaluate_policy
@@ -31,6 +31,8 @@ class Measured:
     held_out: dict[str, DraftScore] | None = None
     """By the evaluation judge; None when self-judged."""
     gold: dict[str, DraftScore] | None = None
+    lowest: dict[str, float] = field(default_factory=dict)
+    """What a cut draft counts on a custom judge's own scale, by kind of verdict: the base's lowest score."""
 
     @property
     def scores(self) -> dict[str, DraftScore]:
@@ -54,10 +56,44 @@ def mean_score(scores: Mapping[str, DraftScore] | None) -> float | None:
     return fmean(score.gated_score for score in scores.values()) if scores else None
 
 
-def measure(shop: Workshop, who: Policy | str, split: str, folder: Path, prefix: str) -> Measured:
-    """Write and judge one draft a prompt: by a policy, or by "teacher"."""
+def measure(
+    shop: Workshop, who: Policy | str, split: str, folder: Path, prefix: str, base: Measured | None = None
+) -> Measured:
+    """Write and judge one draft a prompt: by a policy, or by "teacher"; `base` is None for the base itself."""
     recipe = shop.recipe
-    prompts = shop.limited(split)
+    judges: dict[str, Any] = {}
+    if getattr(shop.judge, "scores_alone", True):
+        judges["verdicts"] = shop.judge
+    if recipe.held_out_judge is not None and getattr(recipe.held_out_judge, "scores_alone", True):
+        judges["held-out"] = recipe.held_out_judge
+    if recipe.evaluate.gold is not None:
+        judges["gold"] = recipe.evaluate.gold
+    lowest = None if base is None else base.lowest
+    return _measure(shop, who, "validation" if split == "validation" else "test", folder, prefix, judges, lowest)
+
+
+def measure_also(
+    shop: Workshop, policy: Policy, folder: Path, prefix: str, base: Mapping[str, Measured] | None = None
+) -> dict[str, Measured]:
+    """Write and judge a policy's drafts of every task of `evaluate.also`, by task name."""
+    found = {}
+    for name, task in shop.also.items():
+        judges = {"verdicts": task.own_judge or shop.judge}
+        lowest = None if base is None else base[name].lowest
+        found[name] = _measure(task, policy, "validation", folder, f"{prefix}also-{name}-", judges, lowest)
+    return found
+
+
+def _measure(
+    shop: Workshop,
+    who: Policy | str,
+    split: Split,
+    folder: Path,
+    prefix: str,
+    judges: Mapping[str, Any],
+    lowest: Mapping[str, float] | None,
+) -> Measured:
+    recipe, prompts = shop.recipe, shop.limited(split)
     policy = None if isinstance(who, str) else who
     wanted = Wanted(
         folder=folder,
@@ -66,25 +102,22 @@ def measure(shop: Workshop, who: Policy | str, split: str, folder: Path, prefix:
         policy=policy,
         source="teacher" if policy is None else "base" if policy.adapter is None else "student",
         round=0 if policy is None else policy.round,
-        purpose="validation" if split == "validation" else "test",
+        purpose=split,
         drafts=1,
         temperature=recipe.evaluate.temperature,
         top_p=recipe.evaluate.top_p,
         policy_fingerprint="" if policy is None else policy_fingerprint(shop, policy),
     )
-    judges: dict[str, Any] = {}
-    if getattr(shop.judge, "scores_alone", True):
-        judges["verdicts"] = shop.judge
-    if recipe.held_out_judge is not None and getattr(recipe.held_out_judge, "scores_alone", True):
-        judges["held-out"] = recipe.held_out_judge
-    if recipe.evaluate.gold is not None:
-        judges["gold"] = recipe.evaluate.gold
     judged = drafts_and_verdicts(shop, wanted, judges)
-    found = {
-        kind: draft_scores(verdicts.values(), judged.drafts.values(), prompts, shop.rubrics)
-        for kind, verdicts in judged.verdicts.items()
-    }
-    return Measured(judged, found.get("verdicts", {}), found.get("held-out"), found.get("gold"))
+    found, own = {}, {}
+    for kind, verdicts in judged.verdicts.items():
+        drafts = judged.drafts.values()
+        known = None if lowest is None or kind == "gold" else lowest.get(kind)
+        found[kind] = draft_scores(verdicts.values(), drafts, prompts, shop.rubrics, known)
+        if lowest is None and kind != "gold" and found[kind]:
+            own[kind] = min(score.score for score in found[kind].values())
+            found[kind] = draft_scores(verdicts.values(), drafts, prompts, shop.rubrics, own[kind])
+    return Measured(judged, found.get("verdicts", {}), found.get("held-out"), found.get("gold"), own)
 
 
 def compare(

@@ -9,46 +9,31 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
+from prefdistill import __version__
 from prefdistill.accounts import round_result, round_zero
+from prefdistill.artefacts import set_aside_from
 from prefdistill.assembly import Workshop, adopt_recipe, opened
 from prefdistill.costs.watch import Watch
 from prefdistill.drafting import Judged, Wanted, drafts_and_verdicts
-from prefdistill.evaluation import Measured, evaluate, measure
+from prefdistill.evaluation import Measured, evaluate, measure, measure_also
+from prefdistill.guard import StoppedError, best_round, decide, stop_text
+from prefdistill.log import Display, Logged, Silent
 from prefdistill.recipe import Recipe
 from prefdistill.records import Policy, PreferencePair, Prompt, RoundResult
+from prefdistill.remedies import applicable, condemn, finish_condemning
 from prefdistill.result import Outcome, write_result
-from prefdistill.round import StarvedError, mixed_past, policy_fingerprint, rank_and_pair, train_policy
+from prefdistill.round import Paired, StarvedError, mixed_past, policy_fingerprint, rank_and_pair, train_policy
 from prefdistill.run import RunDirectory, disk_errors, read_json, write_json
+from prefdistill.soundness import Watched, data_findings
 from prefdistill.stages.load import round_slices
 
-
-class Display(Protocol):
-    """What a run tells the person who watches it."""
-
-    def progress(self, stage: str, done: int, total: int, note: str) -> None:
-        """Move the progress of a stage."""
-
-    def note(self, text: str) -> None:
-        """Show a line about the run."""
-
-    def round_done(self, result: RoundResult) -> None:
-        """Show a finished round; round 0 is the base."""
-
-
-class Silent:
-    """A display that shows nothing."""
-
-    def progress(self, stage: str, done: int, total: int, note: str) -> None:
-        """Show nothing."""
-
-    def note(self, text: str) -> None:
-        """Show nothing."""
-
-    def round_done(self, result: RoundResult) -> None:
-        """Show nothing."""
+WHAT_IS_LEFT = (
+    "every round's policy and drafts are kept; set loop.on_stop: keep_best to keep the best of them, or loop.stop: never "
+    "to go on"
+)
 
 
 def run_recipe(
@@ -57,6 +42,7 @@ def run_recipe(
     display: Display | None = None,
     redo_from: str | None = None,
     texts: bool = True,
+    redo_round: int | None = None,
 ) -> Outcome:
     """Run a recipe in its run folder, going on where an earlier process stopped.
 
@@ -66,57 +52,113 @@ def run_recipe(
         display: what shows the progress; nothing by default.
         redo_from: the stage from which stale artefacts are made again; what they replace is kept.
         texts: whether report.html shows prompts and drafts.
+        redo_round: with `redo_from`: everything from that stage of this round on is made again, stale or not.
 
     Raises:
         PrefdistillError: with where, what was found, what was expected and what to do.
     """
-    run, display = RunDirectory(path or Path("runs") / recipe.name), display or Silent()
-    watch = Watch(display.progress, display.note)
-    with run.locked(), opened(recipe, run, watch.progress, redo_from) as shop:
+    run, shown = RunDirectory(path or Path("runs") / recipe.name), display or Silent()
+    watch = Watch(shown.progress, shown.note)
+    with run.locked(), opened(recipe, run, watch.progress, redo_from if redo_round is None else None) as shop:
+        if redo_round is not None and redo_from is not None:
+            shown.note(set_aside_from(shop, redo_round, redo_from))
         watch.begin(shop)
-        outcome = run_rounds(shop, display)
+        log = Logged(shown, run.log, run.finished_rounds())
+        log.write(
+            f"started: prefdistill {__version__}, {recipe.loop.mode}, {recipe.loop.rounds} rounds, seed {recipe.seed}"
+        )
+        outcome = run_rounds(shop, log)
         keep_policy(outcome)
         adopt_recipe(shop)
         write_result(outcome, texts)
+        log.write(f"ended: round {outcome.best_round} is kept")
         return outcome
 
 
 def run_rounds(shop: Workshop, display: Display) -> Outcome:
-    """Measure the base, run every round, and measure the best policy on the test split."""
+    """Measure the base, run every round until a stop rule ends it, and measure the best policy on the test split."""
     recipe, outcome = shop.recipe, Outcome(shop, policies={0: shop.base})
     for text in shop.notes:
         display.note(text)
     slices = round_slices(shop.prompts.of("train"), recipe.loop.rounds, recipe.loop.prompts_per_round, recipe.seed)
-    baselines = measure_baselines(shop, "validation")
-    outcome.rounds.append(round_zero(shop, baselines))
+    state = State(measure_baselines(shop, "validation"), measure_also(shop, shop.base, shop.run.baselines, "base-"))
+    outcome.rounds.append(round_zero(shop, state.baselines, state.also))
     display.round_done(outcome.rounds[0])
-    past: dict[int, Sequence[PreferencePair]] = {}
-    measured = {0: baselines["base"]}
     for number, prompts in enumerate(slices, start=1):
         previous = outcome.policies[number - 1]
         sampled = shop.base if recipe.loop.mode == "offline" else previous
+        finish_condemning(shop, number)
         judged = drafts_and_verdicts(shop, train_drafts(shop, number, prompts, sampled), {"verdicts": shop.judge})
         paired = rank_and_pair(shop, number, judged)
-        past[number] = paired.pairs
+        state.pairs[number] = paired.pairs
         try:
-            mixed = mixed_past(shop, number, paired.pairs, past)
-            on = probes(shop, judged, measured[number - 1])
-            trained = train_policy(shop, number, paired, mixed, previous, on)
+            result = train_and_measure(outcome, state, number, judged, paired)
+            decision = decide(result, recipe.loop.remedy, applicable(shop, number))
+            if decision.action == "retry" and decision.finding is not None:
+                display.round_done(result)
+                display.note(f"round {number} is trained once more: {condemn(shop, number, decision.finding)}")
+                result = train_and_measure(outcome, state, number, judged, paired)
+                decision = decide(result, recipe.loop.remedy, ())
         except StarvedError as problem:
+            starved = "; ".join([str(problem), *data_findings(shop, judged, paired.pairs, paired.drops)])
             if number == 1:
-                raise
-            outcome.warnings.append(f"stopped before round {number}: {problem}")
-            display.note(outcome.warnings[-1])
+                raise StarvedError(starved) from None
+            outcome.stopped = f"stopped before round {number}: {starved}"
             break
-        outcome.policies[number] = trained.policy
-        ours = measured[number] = measure(shop, trained.policy, "validation", shop.run.round(number), "6-")
-        result = round_result(shop, number, judged, paired.pairs, paired.drops, trained, ours, baselines)
         outcome.rounds.append(result)
         display.round_done(result)
+        if decision.finding is not None:
+            outcome.stopped = stop_text(result, decision.finding)
+            break
+    if outcome.stopped:
+        display.note(outcome.stopped)
+        outcome.warnings.append(outcome.stopped)
+        if recipe.loop.on_stop == "raise":
+            raise StoppedError(f"{shop.run.path}: {outcome.stopped}; {WHAT_IS_LEFT}")
     chosen = chosen_before(shop, outcome.rounds)
     outcome.best_round = best_round(outcome.rounds) if chosen is None else chosen
     measure_test(outcome)
     return outcome
+
+
+@dataclass
+class State:
+    """What later rounds need of earlier ones."""
+
+    baselines: dict[str, Measured]
+    also: dict[str, Measured]
+    """The base's drafts of the tasks of `evaluate.also`."""
+    pairs: dict[int, Sequence[PreferencePair]] = field(default_factory=dict)
+    """By round."""
+    measured: dict[int, Measured] = field(default_factory=dict)
+    """Each round's validation drafts; round 0 is the base."""
+
+    def __post_init__(self) -> None:
+        self.measured[0] = self.baselines["base"]
+
+
+def train_and_measure(outcome: Outcome, state: State, number: int, judged: Judged, paired: Paired) -> RoundResult:
+    """Train a round's policy on its pairs and on past ones, measure it, and return all that the round came to."""
+    shop, previous = outcome.shop, outcome.policies[number - 1]
+    before = outcome.policies.get(number - 2)
+    mixed = mixed_past(shop, number, paired.pairs, state.pairs)
+    on = probes(shop, judged, state.measured[number - 1])
+    trained = train_policy(shop, number, paired, mixed, previous, on, before)
+    outcome.policies[number] = trained.policy
+    folder, base = shop.run.round(number), state.baselines["base"]
+    state.measured[number] = measure(shop, trained.policy, "validation", folder, "6-", base)
+    also = measure_also(shop, trained.policy, folder, "6-", state.also)
+    return round_result(
+        shop,
+        number,
+        judged,
+        paired.pairs,
+        paired.drops,
+        trained,
+        state.measured[number],
+        state.baselines,
+        Watched(outcome.rounds, also, state.also),
+    )
 
 
 def probes(shop: Workshop, judged: Judged, previous: Measured) -> Judged:
@@ -152,29 +194,21 @@ def train_drafts(shop: Workshop, number: int, prompts: tuple[Prompt, ...], polic
 
 def measure_baselines(shop: Workshop, split: str) -> dict[str, Measured]:
     """Measure base and teacher on a split, once a run."""
-    return {
-        name: measure(shop, shop.base if name == "base" else name, split, shop.run.baselines, f"{name}-{split}-")
-        for name in shop.recipe.evaluate.baselines
-    }
+    found: dict[str, Measured] = {}
+    for name in shop.recipe.evaluate.baselines:  # the base comes first
+        who = shop.base if name == "base" else name
+        found[name] = measure(shop, who, split, shop.run.baselines, f"{name}-{split}-", found.get("base"))
+    return found
 
 
 def measure_test(outcome: Outcome) -> None:
     """Measure the kept policy and the baselines on the test split."""
     shop, policy = outcome.shop, outcome.policy
     baselines = measure_baselines(shop, "test")
-    folder = shop.run.test(policy.round)
-    ours = baselines["base"] if policy.adapter is None else measure(shop, policy, "test", folder, "")
+    folder, base = shop.run.test(policy.round), baselines["base"]
+    ours = base if policy.adapter is None else measure(shop, policy, "test", folder, "", base)
     outcome.test, outcome.test_comparisons = evaluate(shop, policy, "test", ours, baselines, folder, "")
     outcome.test_measured = {"policy": ours, **baselines}
-
-
-def selection_score(result: RoundResult) -> float:
-    """Return what the best round is chosen by: the evaluation judge's mean score on validation, else the win rate."""
-    if result.held_out_score is not None:
-        return result.held_out_score
-    if result.rubric_score is not None:
-        return result.rubric_score
-    return next((each.win_rate for each in result.evaluation if each.baseline == "base" and each.kind is None), 0.5)
 
 
 def chosen_before(shop: Workshop, rounds: Sequence[RoundResult]) -> int | None:
@@ -183,11 +217,6 @@ def chosen_before(shop: Workshop, rounds: Sequence[RoundResult]) -> int | None:
         return None
     result = read_json(shop.run.result)
     return result["best_round"] if len(result["rounds"]) == len(rounds) else None
-
-
-def best_round(rounds: Sequence[RoundResult]) -> int:
-    """Return the best round by validation, the earliest of equal ones."""
-    return max(rounds, key=lambda result: (selection_score(result), -result.round)).round
 
 
 def keep_policy(outcome: Outcome) -> None:

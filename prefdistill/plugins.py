@@ -16,7 +16,7 @@ from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, PrivateAttr, ValidationError
 from pydantic.json_schema import JsonSchemaValue
@@ -328,16 +328,27 @@ class _UseSchema:
 def _with_keys(problem: ValidationError, use: str, folder: str, directory: Path) -> ValidationError:
     """Return the plug-in's validation error with the allowed keys in each unknown-key line."""
     target, _ = resolve(use, folder, directory)
-    keys = sorted(target.model_fields) if inspect.isclass(target) and issubclass(target, Plugin) else []
     lines: list[InitErrorDetails] = []
     for item in problem.errors():
         kind: str | PydanticCustomError = item["type"]
-        if item["type"] == "extra_forbidden" and len(item["loc"]) == 1:
+        keys = _keys_at(target, item["loc"][:-1]) if item["type"] == "extra_forbidden" else None
+        if keys is not None:
             kind = PydanticCustomError("extra_forbidden", "unknown key", {"keys": keys})
         else:
             kind = PydanticCustomError(item["type"], "{text}", {**(item.get("ctx") or {}), "text": item["msg"]})
         lines.append(InitErrorDetails(type=kind, loc=item["loc"], input=item["input"]))
     return ValidationError.from_exception_data(use, lines)
+
+
+def _keys_at(target: Any, place: Sequence[int | str]) -> list[str] | None:
+    """Return the keys of a plug-in, or of the option at `place` inside it; None where that has no keys of its own."""
+    for part in place:
+        field = getattr(target, "model_fields", {}).get(part)
+        kinds = [] if field is None else [field.annotation, *get_args(field.annotation)]
+        target = next((kind for kind in kinds if inspect.isclass(kind) and issubclass(kind, BaseModel)), None)
+    if place and target is None:
+        return None
+    return sorted(target.model_fields) if inspect.isclass(target) and issubclass(target, BaseModel) else []
 
 
 def _option_schemas(target: type[Plugin]) -> dict[str, Any]:

@@ -101,17 +101,35 @@ class Reply:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """A text on which the change of a policy is measured."""
+
+    messages: tuple[Message, ...]
+    """The prompt, system prompt included."""
+    completion: str
+    log_prob: float | None = None
+    """Sum of log-probabilities that the sampler saw, at temperature 1, nats; None where it said none."""
+    tokens: int | None = None
+    """Completion tokens, the end token included."""
+    policy: Policy | None = None
+    """Who wrote it; None where that is not known."""
+
+
+@dataclass(frozen=True)
 class TrainingData:
     """What a trainer learns from."""
 
     pairs: tuple[PreferencePair, ...]
     """Pairs of the current round, then past pairs mixed in."""
-    probes: tuple[tuple[tuple[Message, ...], str], ...] = ()
-    """Fixed (prompt messages, completion) texts on which the KL of new to old policy is measured."""
+    probes: tuple[Probe, ...] = ()
+    """Fixed texts on which the KL of new to old policy is measured: the round's own drafts where the start policy wrote
+    them, else its validation drafts."""
     flip_rate: float | None = None
     """Share of the round's comparisons whose winner changed with the order shown; None where nothing was compared.
 
     A trainer that uses it sets `uses_flip_rate = True`, so that the policy's fingerprint covers it."""
+    previous: Policy | None = None
+    """The policy before the one that wrote the probes: what a sampler with stale weights would sample from."""
 
 
 Progress = Callable[[str, int, int, str], None]

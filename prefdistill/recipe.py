@@ -25,6 +25,8 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from prefdistill.diagnostics.findings import Levels
+from prefdistill.diagnostics.thresholds import StopLevels, WarnLevels
 from prefdistill.documents import Document, Location, dotted, load_document, raise_invalid
 from prefdistill.errors import RecipeError
 from prefdistill.plugins import Plugin, Use, build_checks, resolve
@@ -257,6 +259,42 @@ class TrainSection(PluginSection):
         return "dpo"
 
 
+class AlsoTask(Section):
+    """Prompts of another task, which the run does not train, scored each round: does the student still do them?"""
+
+    name: str = Field(default="", pattern=r"^[A-Za-z0-9._-]*$")
+    """What reports call it; the prompts file's name by default."""
+    prompts: Path
+    """A .jsonl, .json or .csv file, or a folder written by `datasets.save_to_disk`; relative to the recipe."""
+    rubric: Path
+    """What good means there."""
+    judge: Use[Judge] | None = None
+    """Who scores it; the recipe's training judge by default, which then reads this rubric."""
+    columns: dict[str, str] = {}
+    """As in `prompts.columns`."""
+    limit: int = Field(default=100, ge=1)
+    """At most so many of its prompts are scored each round."""
+
+    _rubric: Rubric = PrivateAttr()
+
+    @field_validator("prompts", "rubric")
+    @classmethod
+    def _files(cls, path: Path, info: ValidationInfo) -> Path:
+        return _existing(path, info, "a prompts file" if info.field_name == "prompts" else "a rubric")
+
+    @model_validator(mode="after")
+    def _read_rubric(self) -> Self:
+        self._rubric = _load_checked(self.rubric)
+        if not self.name:
+            object.__setattr__(self, "name", self.prompts.stem)
+        return self
+
+    @property
+    def rubrics(self) -> RubricSet:
+        """The one rubric, as the stages want it."""
+        return RubricSet(rubrics={"": self._rubric})
+
+
 class EvaluateSection(Section):
     """How each round's policy is measured on validation prompts, and the kept one on test prompts."""
 
@@ -275,17 +313,28 @@ class EvaluateSection(Section):
     """An exact score, where one exists (the sandbox): reported, never used to train or to select."""
     metrics: tuple[str, ...] = ()
     """Further metrics by `evaluate` id or path, on test drafts against `reference` or the teacher's draft."""
+    also: tuple[AlsoTask, ...] = ()
+    """Other tasks, `{prompts, rubric}` each, whose score is watched each round; a fall warns, nothing is trained on."""
 
     @field_validator("baselines")
     @classmethod
     def _base_first(cls, baselines: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(("base", *baselines)))
 
+    @field_validator("also")
+    @classmethod
+    def _own_names(cls, tasks: tuple[AlsoTask, ...]) -> tuple[AlsoTask, ...]:
+        names = [task.name for task in tasks]
+        double = next((name for name in names if names.count(name) > 1), None)
+        if double is not None:
+            raise ValueError(f"two tasks are called `{double}`; give each a `name` of its own")
+        return tasks
+
 
 class LoopSection(Section):
     """The rounds."""
 
-    operational: ClassVar[frozenset[str]] = frozenset({"rounds"})
+    operational: ClassVar[frozenset[str]] = frozenset({"rounds", "warn", "stop", "on_stop", "remedy"})
 
     mode: Literal["online", "offline"] = "online"
     """Online samples each round from the updated student, offline every round's prompts from the base."""
@@ -295,6 +344,19 @@ class LoopSection(Section):
     """Consecutive slices of one seeded shuffle of the train prompts; wraps around."""
     start_from: Literal["previous", "base"] = "previous"
     """The policy that a round's training starts from."""
+    warn: WarnLevels = WarnLevels()
+    """Beyond which value each check warns; `null` switches a check off."""
+    stop: StopLevels | Literal["never"] = StopLevels()
+    """Beyond which value a check ends the run early; `never` lets every round run, whatever the checks find."""
+    on_stop: Literal["keep_best", "raise"] = "keep_best"
+    """When a rule stops the run: keep the best round so far and measure it on the test split, or end with an error."""
+    remedy: Literal["none", "auto"] = "none"
+    """auto: a round that a stop rule condemns is trained once more with the remedy that the finding names."""
+
+    @property
+    def levels(self) -> Levels:
+        """The levels as the diagnostics want them."""
+        return Levels(self.warn, None if self.stop == "never" else self.stop)
 
 
 class Recipe(Section):

@@ -565,6 +565,8 @@ class RoundResult(Row):
     """What was checked before the round trained, a line each."""
     diagnostics: dict[str, float] = {}
     """Everything that was measured of drafts, labels, judging and training, by name; see prefdistill.diagnostics."""
+    kind_diagnostics: dict[str, dict[str, float]] = {}
+    """Those that can be told per kind of prompt, where the recipe has several rubrics."""
     facts: dict[str, str] = {}
     """What was measured and is no number, such as the phrase that spreads."""
     findings: tuple[Finding, ...] = ()

@@ -40,6 +40,8 @@ class Outcome:
     test_measured: dict[str, Measured] = field(default_factory=dict)
     """By policy, base and teacher."""
     warnings: list[str] = field(default_factory=list)
+    stopped: str = ""
+    """Why it ended before its last round; empty if it did not."""
     result: dict[str, Any] = field(default_factory=dict)
     """What result.json holds, once it is written."""
 
@@ -112,6 +114,7 @@ def report_data(outcome: Outcome) -> ReportData:
         manifest=_facts(manifest),
         seconds=_seconds(outcome),
         warnings=(*shop.notes, *outcome.warnings, *_request_notes(shop)),
+        stopped=outcome.stopped,
         examples=examples(outcome),
     )
 

@@ -12,8 +12,9 @@ from prefdistill.assembly import Workshop
 from prefdistill.drafting import Judged
 from prefdistill.errors import RunError, TrainError
 from prefdistill.metrics.flips import flip_rate
-from prefdistill.protocols import TrainingData
-from prefdistill.records import Drop, Message, Policy, PreferencePair, Ranking, TrainResult, digest, seed_of
+from prefdistill.protocols import Probe, TrainingData
+from prefdistill.records import Drop, Policy, PreferencePair, Ranking, TrainResult, digest, seed_of
+from prefdistill.remedies import trainer_for
 from prefdistill.run import Fingerprints, read_json
 from prefdistill.stages.pair import pair_prompts
 from prefdistill.stages.rank import rank_prompts
@@ -94,9 +95,20 @@ def policy_fingerprint(shop: Workshop, policy: Policy) -> str:
 
 
 def train_policy(
-    shop: Workshop, number: int, paired: Paired, past: Mixed, previous: Policy, probes: Judged
+    shop: Workshop,
+    number: int,
+    paired: Paired,
+    past: Mixed,
+    previous: Policy,
+    probes: Judged,
+    before: Policy | None = None,
 ) -> TrainResult:
     """Write the round's pairs and train its policy on them and on past ones, or return the one that is there already.
+
+    Args:
+        previous: the policy of the round before.
+        probes: drafts of that policy, on which its change is measured.
+        before: the policy of the round before that one; None where there is none.
 
     Raises:
         TrainError: the trainer cannot train on these pairs.
@@ -104,12 +116,13 @@ def train_policy(
     recipe, folder, pairs = shop.recipe, shop.run.round(number), (*paired.pairs, *past.pairs)
     start = previous if recipe.loop.start_from == "previous" else shop.base
     reference = shop.base if recipe.train.reference == "base" else previous
-    uses_flip_rate = getattr(recipe.train.trainer, "uses_flip_rate", False)
+    trainer = trainer_for(shop, number)
+    uses_flip_rate = getattr(trainer, "uses_flip_rate", False)
     fingerprint = digest(
         [
             shop.student_fingerprint,
             sorted({**marks_of(pairs), **shop.forgotten_pairs(number), **past.forgotten}.items()),
-            recipe.train.trainer.identity(),  # type: ignore[attr-defined]
+            trainer.identity(),
             recipe.train.reference,
             recipe.seed,
             number,
@@ -123,7 +136,7 @@ def train_policy(
     write_pairs(shop, number, paired)
     if marks.done("policy", fingerprint):
         return TrainResult.model_validate(read_json(target / "train.json"))
-    batch = getattr(shop.trainer, "batch_size", 1)
+    batch = getattr(trainer, "batch_size", 1)
     if len(pairs) < batch:
         drops = Counter(drop.reason for drop in paired.drops)
         shown = ", ".join(f"{count} {reason}" for reason, count in drops.most_common()) or "none dropped"
@@ -134,8 +147,8 @@ def train_policy(
         )
     started = time.monotonic()
     try:
-        data = TrainingData(tuple(pairs), _probe_texts(probes), paired.flip_rate)
-        result = shop.trainer.train(data, start, reference, target, seed_of(recipe.seed, "train", number) % 2**31)
+        data = TrainingData(tuple(pairs), _probes(probes), paired.flip_rate, before)
+        result = trainer.train(data, start, reference, target, seed_of(recipe.seed, "train", number) % 2**31)
     finally:
         marks.note("policy", fingerprint, None, time.monotonic() - started)
     marks.note("policy", fingerprint, result.pairs)
@@ -143,9 +156,12 @@ def train_policy(
     return result
 
 
-def _probe_texts(probes: Judged) -> tuple[tuple[tuple[Message, ...], str], ...]:
-    """Return texts of the previous policy, one a prompt where there are enough, on which its change is measured."""
-    prompts = {prompt.id: prompt for prompt in probes.prompts}
-    whole = [draft for draft in probes.drafts.values() if draft.finish_reason == "stop" and draft.policy is not None]
+def _probes(judged: Judged) -> tuple[Probe, ...]:
+    """Return drafts on which a policy's change is measured, one a prompt where there are enough."""
+    prompts = {prompt.id: prompt for prompt in judged.prompts}
+    whole = [draft for draft in judged.drafts.values() if draft.finish_reason == "stop" and draft.policy is not None]
     chosen = sorted(whole, key=lambda draft: (draft.index, draft.id))[:PROBES]
-    return tuple((prompts[draft.prompt_id].messages, draft.completion) for draft in chosen)
+    return tuple(
+        Probe(prompts[each.prompt_id].messages, each.completion, each.log_prob, each.tokens, each.policy)
+        for each in chosen
+    )

@@ -191,6 +191,16 @@ class RunDirectory:
         """The report that a person reads."""
         return self.path / "report.html"
 
+    @property
+    def log(self) -> Path:
+        """What was checked, found and decided, a dated line each."""
+        return self.path / "log.txt"
+
+    def finished_rounds(self) -> set[int]:
+        """Return the rounds whose `round.json` is there; round 0 is the base."""
+        found = {int(path.parent.name.removeprefix("round-")) for path in self.path.glob("round-[0-9]*/round.json")}
+        return found | ({0} if (self.baselines / "round.json").exists() else set())
+
     def round(self, number: int) -> Path:
         """Return the folder of round `number`; 0 is the base's, among the baselines."""
         return self.baselines if number == 0 else self.path / f"round-{number:02d}"

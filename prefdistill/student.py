@@ -182,11 +182,14 @@ def load_base(student: StudentSection, for_training: bool = False) -> PreTrained
     Raises:
         RecipeError: the model does not exist or cannot be loaded.
     """
+    import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     quiet_libraries()
     config, dtype, device = _config(student), dtype_of(student), device_of(student)
-    options: dict[str, Any] = {"revision": student.revision, "dtype": dtype, "device_map": {"": device}}
+    # By number: in one of several processes `cuda` alone would not be recognised as its own device.
+    place = torch.cuda.current_device() if device.type == "cuda" else device
+    options: dict[str, Any] = {"revision": student.revision, "dtype": dtype, "device_map": {"": place}}
     if student.attn_implementation:
         options["attn_implementation"] = student.attn_implementation
     if student.quantization == "nf4" and getattr(config, "quantization_config", None) is None:

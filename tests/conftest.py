@@ -2,11 +2,12 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.commands import run_command
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -45,17 +46,9 @@ def tiny_recipe(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def prefdistill(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run `prefdistill ARGUMENTS…` in an empty folder and return the finished process."""
+    """Run `prefdistill ARGUMENTS…` in an empty folder, as a process of its own, and return how it finished."""
 
     def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "prefdistill", *map(str, arguments)],
-            cwd=tmp_path,
-            env={**os.environ, "COLUMNS": "140", **environment},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        return run_command(arguments, tmp_path, environment)
 
     return run

@@ -4,15 +4,14 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
 from prefdistill.errors import PrefdistillError
-from prefdistill.loop import run_recipe
+from prefdistill.loop import Silent, run_recipe
 from prefdistill.recipe import load_recipe
+from tests.commands import printed, run_command, start_command
 from tests.conftest import ROOT
 
 STUDENT = ROOT / "prefdistill" / "sandbox" / "student"
@@ -72,13 +71,29 @@ def test_all_drafts_identical(tiny_recipe, tmp_path):
     assert "8 identical" in found
 
 
+class UntilItSamples(Silent):
+    """Keeps what the run says before it samples, and ends it there."""
+
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def progress(self, stage, done, total, note):
+        if stage == "sample":
+            raise KeyboardInterrupt
+
+
 def test_prompts_longer_than_the_context_are_counted_and_named(tiny_recipe, tmp_path):
     rows = [json.loads(line) for line in (ROOT / "recipes/prompts/quickstart.jsonl").read_text().splitlines()]
     rows[0]["prompt"] = "please send it " * 4000
     long = tmp_path / "long.jsonl"
     long.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    outcome = run_recipe(load_recipe(tiny_recipe, [f"prompts.path={long}", "loop.rounds=1"]), tmp_path / "run")
-    assert any(f"1 of {len(rows)} are longer" in note and rows[0]["id"] in note for note in outcome.shop.notes)
+    display = UntilItSamples()
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(load_recipe(tiny_recipe, [f"prompts.path={long}", "loop.rounds=1"]), tmp_path / "run", display)
+    assert any(f"1 of {len(rows)} are longer" in note and rows[0]["id"] in note for note in display.notes)
 
 
 def test_a_folder_that_is_no_run_is_not_touched(tiny_recipe, tmp_path):
@@ -90,21 +105,9 @@ def test_a_folder_that_is_no_run_is_not_touched(tiny_recipe, tmp_path):
 
 def test_a_full_disk_ends_with_a_message_and_the_run_goes_on_later(tiny_recipe, tmp_path):
     """A file-size limit stands in for a full disk: writing beyond it fails as on a disk without space."""
-    code = (
-        "import resource, signal, sys\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))\n"
-        "sys.argv = ['prefdistill', 'run', sys.argv[1], '--run', sys.argv[2], 'cache=off']\n"
-        "from prefdistill.cli import main\nmain()"
-    )
     # the prompts file alone is larger, so that the first large write fails
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tiny_recipe), str(tmp_path / "run")],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    arguments = ["run", tiny_recipe, "--run", tmp_path / "run", "cache=off"]
+    done = run_command(arguments, tmp_path, largest_file=9000)
     assert done.returncode == 2, done.stderr
     assert "cannot be written" in done.stderr
     assert "Traceback" not in done.stderr
@@ -112,22 +115,16 @@ def test_a_full_disk_ends_with_a_message_and_the_run_goes_on_later(tiny_recipe, 
 
 
 def test_ctrl_c_ends_with_130_and_keeps_what_is_done(tiny_recipe, tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "prefdistill", "run", str(tiny_recipe), "--run", str(tmp_path / "run")],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a test runner may ignore it
-    )
+    output = tmp_path / "printed"
+    process = start_command(["run", tiny_recipe, "--run", tmp_path / "run"], tmp_path, output=output)
     drafts = tmp_path / "run" / "round-01" / "1-drafts.jsonl"
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not (drafts.exists() and drafts.stat().st_size > 1000):
+    while time.monotonic() < deadline and process.is_alive() and not (drafts.exists() and drafts.stat().st_size > 1000):
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    _, errors = printed(output)
+    assert process.exitcode == 130, errors
     assert "run the same command again" in errors
     assert "Traceback" not in errors
     assert drafts.stat().st_size > 1000

@@ -1,9 +1,6 @@
 """Whole runs with a judge behind a server on this machine: one that follows a rule, and ones that misbehave."""
 
 import json
-import signal
-import subprocess
-import sys
 import threading
 import time
 import zlib
@@ -17,6 +14,7 @@ from prefdistill.recipe import load_recipe
 from prefdistill.records import Draft, PreferencePair, Verdict
 from prefdistill.requests.layer import EndpointError
 from prefdistill.run import RowFile, RunDirectory
+from tests.commands import start_command
 from tests.conftest import ROOT, TINY
 from tests.loopback import Loopback, Served, fenced, judging_by, refused
 
@@ -73,19 +71,20 @@ def test_pairs_follow_the_rule_in_whatever_order_drafts_were_shown(recipe_for, t
     assert outcome.rounds[1].usage.calls == whole + len(shown), "cut drafts cost no call, and nothing is asked twice"
 
 
+@pytest.mark.slow
 def test_nothing_that_was_answered_is_asked_again_after_a_kill(recipe_for, tmp_path):
+    """On the sandbox student; `tests/test_kills.py` counts requests over kills with every run of the tests."""
     with Loopback(judging_by(brevity), latency_seconds=0.05) as server:
         recipe = recipe_for(server.url)
-        command = [sys.executable, "-m", "prefdistill", "run", str(recipe), "--run", str(tmp_path / "run")]
-        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = start_command(["run", recipe, "--run", tmp_path / "run"], tmp_path)
         verdicts = tmp_path / "run" / "round-01" / "2-verdicts.jsonl"
         deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and process.poll() is None:
+        while time.monotonic() < deadline and process.is_alive():
             if verdicts.exists() and verdicts.read_bytes().count(b"\n") >= 2:
                 break
             time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         killed_at = len(server.requests)
         in_flight = 4
         run_recipe(load_recipe(recipe), tmp_path / "run")
@@ -207,6 +206,7 @@ class LoraServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # head and body are two writes: without this every reply takes 40 ms
 
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -236,7 +236,7 @@ class LoraServer:
                 pass
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
         self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
 
 

@@ -4,9 +4,6 @@ import html
 import json
 import math
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,6 +14,7 @@ from prefdistill.loop import Silent, run_recipe
 from prefdistill.recipe import load_recipe
 from prefdistill.records import Draft, Drop, PreferencePair, RoundResult, TrainResult
 from prefdistill.run import RowFile
+from tests.commands import start_command
 from tests.conftest import ROOT, TINY
 
 
@@ -155,11 +153,16 @@ def test_running_again_changes_nothing_and_makes_nothing(finished, tmp_path):
     )
 
 
-def test_one_online_round_equals_one_offline_round_bit_for_bit(finished, tmp_path):
-    _, recipe = finished
-    for mode in ("online", "offline"):
-        again(recipe, tmp_path / mode, f"loop.mode={mode}", "loop.rounds=1")
-    online, offline = tmp_path / "online" / "round-01", tmp_path / "offline" / "round-01"
+@pytest.fixture(scope="module")
+def offline_run(finished, tmp_path_factory):
+    """The same recipe run offline, for the tests that only read it."""
+    folder = tmp_path_factory.mktemp("offline") / "run"
+    again(finished[1], folder, "loop.mode=offline")
+    return folder
+
+
+def test_the_first_online_round_equals_the_first_offline_round_bit_for_bit(finished, offline_run):
+    online, offline = finished[0] / "round-01", offline_run / "round-01"
     assert rows(online / "1-drafts.jsonl") == rows(offline / "1-drafts.jsonl")
     assert rows(online / "4-pairs.jsonl") == rows(offline / "4-pairs.jsonl")
     adapter = Path("5-policy") / "adapter_model.safetensors"
@@ -167,13 +170,11 @@ def test_one_online_round_equals_one_offline_round_bit_for_bit(finished, tmp_pat
     assert rows(online / "6-drafts.jsonl") == rows(offline / "6-drafts.jsonl")
 
 
-def test_offline_samples_every_round_from_the_base(finished, tmp_path):
-    _, recipe = finished
-    again(recipe, tmp_path / "offline", "loop.mode=offline")
+def test_offline_samples_every_round_from_the_base(offline_run):
     for number in (1, 2):
-        drafts = RowFile(tmp_path / "offline" / f"round-0{number}" / "1-drafts.jsonl", Draft).read()
+        drafts = RowFile(offline_run / f"round-0{number}" / "1-drafts.jsonl", Draft).read()
         assert {draft.policy.adapter for draft in drafts.values()} == {None}
-    trained = json.loads((tmp_path / "offline" / "round-02" / "5-policy" / "train.json").read_text())
+    trained = json.loads((offline_run / "round-02" / "5-policy" / "train.json").read_text())
     assert trained["start"]["adapter"] == "round-01/5-policy"
 
 
@@ -187,31 +188,22 @@ KILL_POINTS = {
 }
 
 
-LONGER = ("between rounds", "second round's sampling", "evaluation")
-"""Kill points that run with `-m slow`: what they need is much the same as what the others do."""
-
-
-@pytest.mark.parametrize(
-    "where", [pytest.param(each, marks=pytest.mark.slow if each in LONGER else ()) for each in KILL_POINTS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("where", KILL_POINTS)
 def test_a_killed_run_goes_on_to_the_same_pairs(finished, tmp_path, where):
+    """Named moments on the sandbox student; `tests/test_kills.py` kills at random ones with every run of the tests."""
     run, recipe = finished
     name, lines = KILL_POINTS[where]
     folder = tmp_path / "killed"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "prefdistill", "run", str(recipe), "--run", str(folder)],
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = start_command(["run", recipe, "--run", folder], tmp_path)
     deadline = time.monotonic() + 240
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline and process.is_alive():
         path = folder / name
         if path.exists() and path.read_bytes().count(b"\n") >= lines:
             break
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     assert (folder / name).exists(), "the run ended before the moment at which it should be killed"
     again(recipe, folder)
     assert pairs_of(folder) == pairs_of(run)

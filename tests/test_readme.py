@@ -15,6 +15,7 @@ from prefdistill.loop import run_recipe
 from prefdistill.plugins import build_checks
 from prefdistill.recipe import load_recipe
 from prefdistill.rubric import load_rubric
+from tests.commands import run_command
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -33,9 +34,7 @@ def test_every_block_is_covered_here():
 
 
 def prefdistill(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "prefdistill", *arguments], cwd=cwd, capture_output=True, text=True, check=False
-    )
+    return run_command(arguments, cwd)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +56,7 @@ def test_the_readmes_commands_run(command, tmp_path):
     """Runs are shortened by overrides; everything else is typed as the README has it."""
     arguments = shlex.split(command)[1:]
     if "my-assistant" in command and arguments[0] != "new":
-        subprocess.run([sys.executable, "-m", "prefdistill", "new", "my-assistant"], cwd=tmp_path, check=True)
+        assert prefdistill("new", "my-assistant", cwd=tmp_path).returncode == 0
     if arguments[0] == "run":
         arguments += SHORT
     for name in ("recipes", "rubrics"):

@@ -16,6 +16,8 @@ Result = TypeVar("Result")
 
 PATH = "/v1/chat/completions"
 ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
+FIRST_WAIT_SECONDS = 0.5
+"""After the first attempt at a request; it doubles from there."""
 FIRST_ATTEMPTS = 4
 """Of one request, while the server has never answered any: an unreachable host should be reported soon."""
 LOOKED_AT = 1_000
@@ -97,7 +99,7 @@ class BatchApi:
     def _patiently(self, make: Callable[[], Result]) -> Result:
         import openai
 
-        deadline, seconds, attempts = time.monotonic() + self._endpoint.deadline_seconds, 0.5, 0
+        deadline, seconds, attempts = time.monotonic() + self._endpoint.deadline_seconds, FIRST_WAIT_SECONDS, 0
         while True:
             try:
                 found = make()

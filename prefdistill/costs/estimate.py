@@ -16,7 +16,7 @@ from typing import Any
 from prefdistill.costs.measured import Measured, done_prompts, drafts_present, measured_before
 from prefdistill.costs.questions import CHARACTERS_A_TOKEN, REASON_TOKENS, SECONDS_A_REPLY, TOKENS_A_SECOND, Asker, Line
 from prefdistill.costs.steps import Step, steps_of
-from prefdistill.recipe import Recipe
+from prefdistill.recipe import STAGES, Recipe
 from prefdistill.records import Usage
 from prefdistill.requests.prices import own_table
 from prefdistill.run import RunDirectory
@@ -106,7 +106,11 @@ class Estimate:
 
 
 def estimate_run(
-    recipe: Recipe, prompts: Loaded, run: RunDirectory | None = None, redo_from: str | None = None
+    recipe: Recipe,
+    prompts: Loaded,
+    run: RunDirectory | None = None,
+    redo_from: str | None = None,
+    redo_round: int | None = None,
 ) -> Estimate:
     """Estimate every paid call that a run still has to make.
 
@@ -115,13 +119,15 @@ def estimate_run(
         prompts: from `load_recipe_prompts`.
         run: the run folder, read only; what stands in it is not counted again.
         redo_from: as for the run; then nothing counts as done.
+        redo_round: as for the run; then what was made before that stage of that round counts as done.
     """
     measured = measured_before(recipe, run)
     asker = Asker(recipe, prompts, measured)
     lines: list[Line] = []
     done_calls = 0.0
     for step in steps_of(recipe, prompts, run or RunDirectory(Path("runs") / recipe.name)):
-        present = _done(step) if run is not None and redo_from is None else 0
+        again = redo_from is not None and (redo_round is None or _is_redone(step, redo_from, redo_round))
+        present = 0 if run is None or again else _done(step)
         for line in asker.lines(step):
             line = line.scaled(1 / max(1, len(step.prompts)))
             lines.append(line.scaled(len(step.prompts) - present))
@@ -133,6 +139,13 @@ def estimate_run(
         measured=measured,
         done_calls=done_calls,
     )
+
+
+def _is_redone(step: Step, stage: str, number: int) -> bool:
+    """Whether a step belongs to what is made again from a stage of a round on; the kept policy's test does."""
+    if step.split == "test":
+        return step.file.parent.parent.name == "test"
+    return (step.round, STAGES.index(step.stage)) >= (number, STAGES.index(stage))
 
 
 def _done(step: Step) -> int:

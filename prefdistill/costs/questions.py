@@ -139,7 +139,8 @@ class Asker:
 
     def _of_judge(self, step: Step) -> list[_Mean]:
         """Return what judging a prompt's drafts asks of each teacher; nothing of a judge that makes no calls."""
-        key = (step.role, step.compares, step.split, step.drafts, self.recipe.sample.drafts_from is not None)
+        of_task = step.what if step.rubrics is not None else ""
+        key = (step.role, step.compares, step.split, step.drafts, self.recipe.sample.drafts_from is not None, of_task)
         if key not in self._means:
             judge = _bound(step.judge, self.recipe)
             if step.compares:
@@ -164,7 +165,8 @@ class Asker:
         sampled = self._sample(step)
         for prompt in sampled:
             drafts = self._drafts(prompt, step)
-            for plugin, request in judge.expected_requests(prompt, drafts, self.recipe.rubrics.of(prompt)):
+            rubric = (step.rubrics or self.recipe.rubrics).of(prompt)
+            for plugin, request in judge.expected_requests(prompt, drafts, rubric):
                 if not is_paid(plugin):
                     continue
                 plugins[id(plugin)] = plugin

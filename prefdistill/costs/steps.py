@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from prefdistill.assembly import limited_prompts, without_forgotten
+from prefdistill.assembly import limited_prompts, load_tasks, without_forgotten
 from prefdistill.costs.measured import Role
 from prefdistill.recipe import Recipe
 from prefdistill.records import Forgotten, Prompt, Split
+from prefdistill.rubric import RubricSet
 from prefdistill.run import RunDirectory, read_json
 from prefdistill.stages.load import Loaded, round_slices
 
@@ -41,6 +42,8 @@ class Step:
     """The teacher or sampler that writes; None where drafts are judged."""
     source: str = "student"
     round: int = 0
+    rubrics: RubricSet | None = None
+    """The rubric of another task; None for the recipe's own."""
 
 
 def steps_of(recipe: Recipe, prompts: Loaded, run: RunDirectory) -> Iterator[Step]:
@@ -57,12 +60,14 @@ def _steps(recipe: Recipe, prompts: Loaded, run: RunDirectory) -> Iterator[Step]
     evaluation = _Evaluation(recipe, prompts, run)
     for name in recipe.evaluate.baselines:
         yield from evaluation.measure("validation", name, run.baselines, f"{name}-validation-")
+    yield from evaluation.also(run.baselines, "base-")
     yield from evaluation.compare("validation", run.baselines, "base-validation-", skip="base")
     loop = recipe.loop
     slices = round_slices(prompts.of("train"), loop.rounds, loop.prompts_per_round, recipe.seed)
     for number, of_round in enumerate(slices, start=1):
         yield from _train(recipe, run, number, of_round)
         yield from evaluation.measure("validation", "student", run.round(number), "6-", number)
+        yield from evaluation.also(run.round(number), "6-", number)
         yield from evaluation.compare("validation", run.round(number), "6-", number)
     for name in recipe.evaluate.baselines:
         yield from evaluation.measure("test", name, run.baselines, f"{name}-test-")
@@ -109,6 +114,11 @@ class _Evaluation:
             "validation": limited_prompts(recipe, prompts, "validation"),
             "test": limited_prompts(recipe, prompts, "test"),
         }
+        loaded = load_tasks(recipe)[0] if recipe.evaluate.also else {}
+        self.tasks: dict[str, tuple[tuple[Prompt, ...], Any, RubricSet]] = {
+            task.name: (loaded[task.name].prompts, task.judge or recipe.judge, task.rubrics)
+            for task in recipe.evaluate.also
+        }
 
     def measure(self, split: Split, who: str, folder: Path, prefix: str, number: int = 0) -> Iterator[Step]:
         """Yield the writing of one draft a prompt, and its judging by each judge that can score it alone."""
@@ -130,6 +140,19 @@ class _Evaluation:
                     "evaluate", f"{split} drafts {words}", folder / f"{prefix}{role}.jsonl", prompts, split, 1,
                     judge=judge, role=role, round=number,
                 )  # fmt: skip
+
+    def also(self, folder: Path, prefix: str, number: int = 0) -> Iterator[Step]:
+        """Yield the writing and judging of a policy's drafts of every task of `evaluate.also`."""
+        for name, (prompts, judge, rubrics) in self.tasks.items():
+            of_task = f"{prefix}also-{name}-"
+            yield Step(
+                "evaluate", f"student's drafts of {name}", folder / f"{of_task}drafts.jsonl", prompts, "validation", 1,
+                writer=self.recipe.sample.sampler, round=number,
+            )  # fmt: skip
+            yield Step(
+                "evaluate", f"drafts of {name} judged", folder / f"{of_task}verdicts.jsonl", prompts, "validation", 1,
+                judge=judge, round=number, rubrics=rubrics,
+            )  # fmt: skip
 
     def compare(self, split: Split, folder: Path, prefix: str, number: int = 0, skip: str = "") -> Iterator[Step]:
         """Yield the comparisons with each baseline in both orders, where the recipe asks for them."""

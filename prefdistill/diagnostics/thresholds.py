@@ -22,7 +22,7 @@ class WarnLevels(Thresholds):
     update_too_small: float | None = 0.01
     """KL of new to old policy after a full round, nats an answer, at least (two standard errors are added first)."""
     update_too_large: float | None = 20.0
-    """KL of new to old policy, nats an answer, at most."""
+    """KL of new to old policy, nats an answer, at most (two standard errors are taken off first)."""
     first_step: float | None = 0.001
     """Difference of the first step's loss, rewards and margin to an independent pass, at most (20 times that in 16 bit)."""
     sampler_gap: float | None = 0.01
@@ -73,6 +73,8 @@ class WarnLevels(Thresholds):
     """Share of validation and test prompts that share a telling 13-gram with a train prompt, at most."""
     other_tasks: float | None = 0.02
     """Fall of an `evaluate.also` score below the base's, significant at two standard errors, at most."""
+    self_judged: float | None = 0.0
+    """1 where the judge that trains also chooses the best round, at most."""
     judge_gain: float = Field(default=0.05, gt=0.0)
     """Rise of the judge's score in a round that counts for `judge_hacking`."""
 
@@ -81,7 +83,7 @@ class StopLevels(Thresholds):
     """Beyond which value each check stops the run; checks that are not here only warn."""
 
     update_too_large: float | None = 200.0
-    """KL of new to old policy, nats an answer, at most."""
+    """KL of new to old policy, nats an answer, at most (two standard errors are taken off first)."""
     sampler_staleness: float | None = None
     """Difference of sampler's and trainer's log-probabilities as a share of the previous policy's, at most."""
     displacement: float | None = 0.5

@@ -108,6 +108,7 @@ class LabelHandler(BaseHTTPRequestHandler):
     server: LabelServer
     protocol_version = "HTTP/1.1"
     timeout = READ_SECONDS
+    disable_nagle_algorithm = True  # head and body are two writes; without this a key press may wait 40 ms
 
     def version_string(self) -> str:
         """Return what the Server header says: no version of anything."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from prefdistill.records import CriterionScore, Draft, Failure, Judgement, Preference, Prompt, Scale, Verdict
-from prefdistill.rubric import RubricSet
+from prefdistill.rubric import COMPLETE, RubricSet
 from prefdistill.selection import pool_scores, rank_drafts
 
 
@@ -18,7 +18,8 @@ class DraftScore:
     score: float
     """Before gates, in the unit of `scale`."""
     gated_score: float
-    """0 where a gate failed, else `score`; on a custom judge's own scale, where 0 is no worst, always `score`."""
+    """0 where a gate failed, else `score`. A custom judge's own scale has no 0: there a draft that was cut counts as the
+    lowest score known of the base's drafts, and the rubric's gates do not count."""
     gates: tuple[str, ...]
     """Names of the gates it failed."""
     criteria: tuple[CriterionScore, ...]
@@ -27,11 +28,16 @@ class DraftScore:
 
 
 def draft_scores(
-    verdicts: Iterable[Verdict], drafts: Iterable[Draft], prompts: Iterable[Prompt], rubrics: RubricSet
+    verdicts: Iterable[Verdict],
+    drafts: Iterable[Draft],
+    prompts: Iterable[Prompt],
+    rubrics: RubricSet,
+    lowest: float | None = None,
 ) -> dict[str, DraftScore]:
     """Return the score of every draft that was judged completely, by draft id; the others are absent.
 
-    A prompt's verdicts may come from several files (baselines, rounds): they are taken together.
+    A prompt's verdicts may come from several files (baselines, rounds): they are taken together. `lowest` is what a cut
+    draft counts on a custom judge's own scale; None leaves it what the judge said.
     """
     drafts_of: dict[str, list[Draft]] = defaultdict(list)
     for draft in drafts:
@@ -49,10 +55,13 @@ def draft_scores(
             judged[judgement.draft_id].append(judgement)
         ranking = rank_drafts(prompt, drafts_of[prompt.id], verdict, rubrics.of(prompt), round=0)
         for entry in ranking.entries:
-            zero = bool(entry.gates) and entry.scale != "custom"
+            gated = 0.0 if entry.gates else entry.score
+            if entry.scale == "custom":
+                cut = COMPLETE in entry.gates and lowest is not None
+                gated = min(lowest, entry.score) if cut and lowest is not None else entry.score
             found[entry.draft_id] = DraftScore(
                 score=entry.score,
-                gated_score=0.0 if zero else entry.score,
+                gated_score=gated,
                 gates=entry.gates,
                 criteria=pool_scores(judged[entry.draft_id]),
                 scale=entry.scale,

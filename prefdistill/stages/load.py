@@ -134,6 +134,7 @@ def load_prompts(
     validation_fraction: float,
     test_fraction: float,
     system: str | None = None,
+    needed: Sequence[Split] = SPLITS,
 ) -> Loaded:
     """Turn rows into prompts: ids, fields, splits; equal prompts merged.
 
@@ -145,6 +146,7 @@ def load_prompts(
         validation_fraction: share of the split keys that go to validation, by hash of the key.
         test_fraction: likewise for test.
         system: system prompt put before messages that have none of their own.
+        needed: the splits that may not be empty.
 
     Raises:
         RecipeError: with the row's place, what was found and what was expected.
@@ -179,7 +181,7 @@ def load_prompts(
         else prompt
         for prompt in sorted(by_text.values(), key=lambda prompt: prompt.id)
     )
-    for split in SPLITS:
+    for split in needed:
         if prompts and not any(prompt.split == split for prompt in prompts):
             raise RecipeError(
                 f"prompts: {len(prompts)} prompts, none of them in the {split} split; expected at least one: "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -77,6 +78,7 @@ def _callback_class() -> Any:
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
             if logs and "loss" in logs:
+                require_finite(state.global_step, logs, args)
                 with self.metrics.open("a", encoding="utf-8") as file:
                     file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
                 self.report(state.global_step, state.max_steps, logs)
@@ -90,6 +92,23 @@ def _callback_class() -> Any:
             self.saved = time.monotonic()
 
     return Watch
+
+
+def require_finite(step: int, logs: Mapping[str, float], args: Any) -> None:
+    """Stop a training that has run away, before a checkpoint of it is written.
+
+    Raises:
+        TrainError: loss or gradient are infinite or no number.
+    """
+    # float16 looks for its loss scale by gradients that overflow: there the loss alone tells.
+    names = ("loss",) if args.fp16 else ("loss", "grad_norm")
+    for name in names:
+        value = float(logs.get(name, 0.0))
+        if not math.isfinite(value):
+            raise TrainError(
+                f"train: {name} is {value} at step {step}, expected a finite number: the training ran away; lower "
+                f"train.learning_rate ({args.learning_rate:g}), or raise train.beta"
+            )
 
 
 def build_trainer(
@@ -167,12 +186,10 @@ def _train_default_only(model: Any) -> None:
 def fix_reference(trainer: Any, reference: Policy) -> None:
     """Score every pair once under the reference and hand the sums to the trainer, instead of in every step.
 
-    Where TRL has no such switch, nothing is done, and it scores the reference itself.
+    Where TRL has no such switch, the sums stand in its data set all the same, and it scores the reference itself.
     """
     import datasets
 
-    if not hasattr(trainer, "precompute_ref_logps"):
-        return
     model, columns = trainer.model, trainer.train_dataset.to_dict()
     items = {
         (tuple(prompt), tuple(completion))
@@ -196,7 +213,8 @@ def fix_reference(trainer: Any, reference: Policy) -> None:
             for prompt, completion in zip(columns["prompt_ids"], columns[f"{name}_ids"], strict=True)
         ]
     trainer.train_dataset = datasets.Dataset.from_dict(columns)
-    trainer.precompute_ref_logps = True
+    if hasattr(trainer, "precompute_ref_logps"):
+        trainer.precompute_ref_logps = True
 
 
 def cast_adapters(model: Any) -> None:
@@ -212,13 +230,20 @@ def load_into(model: Any, adapter: str, policy: Policy, directory: Path) -> None
     The base has no file: there the fresh adapter must do nothing (its B matrices are zero).
 
     Raises:
-        TrainError: names, shapes or values differ.
+        TrainError: names, shapes, types or values differ.
     """
     import torch
     from peft import set_peft_model_state_dict
 
     path = adapter_path(policy, directory)
     if path is None:
+        types = {str(value.dtype).removeprefix("torch.") for value in state_of(model, adapter).values()}
+        if types != {"float32"}:
+            raise TrainError(
+                f"train: the fresh adapter is {', '.join(sorted(types))}, expected float32: steps of a usual "
+                "train.learning_rate round away in it, so the policy would stop learning while the loss is still "
+                "printed. Adapters must be cast to float32 before the start policy is loaded into them"
+            )
         lora_b = [value for name, value in state_of(model, adapter).items() if "lora_B" in name]
         if any(bool(value.any()) for value in lora_b):
             raise TrainError("train: the fresh adapter changes the base; expected its B matrices to be zero")
@@ -241,6 +266,28 @@ def load_into(model: Any, adapter: str, policy: Policy, directory: Path) -> None
             f"{path}: {len(differing)} of {len(stored)} adapter weights were rounded while loading ({differing[0]}); "
             "the policy would not be the saved one. Adapters must be float32 before they are loaded"
         )
+
+
+def compare_with_file(model: Any, policy: Policy, directory: Path) -> tuple[float, float, str]:
+    """Return what the trained adapter is made of, just before it is trained.
+
+    Returns:
+        The share of its weights that are float32, the share that equal the policy's file (for the base, of the B
+        matrices that are zero), and its types by name.
+    """
+    import torch
+
+    state, path = state_of(model), adapter_path(policy, directory)
+    if path is None:
+        held = [(value, torch.zeros_like(value)) for name, value in state.items() if "lora_B" in name]
+    else:
+        stored = adapter_state(path)
+        held = [(value, stored[name]) for name, value in state.items()]
+    equal = sum(int((value.float().cpu() == other.float().cpu()).sum()) for value, other in held)
+    exact = sum(value.numel() for value in state.values() if value.dtype == torch.float32)
+    types = sorted({str(value.dtype).removeprefix("torch.") for value in state.values()})
+    whole = sum(value.numel() for value in state.values())
+    return exact / whole, equal / sum(value.numel() for value, _ in held), ", ".join(types)
 
 
 def state_of(model: Any, adapter: str = "default") -> dict[str, torch.Tensor]:

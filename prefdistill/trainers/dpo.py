@@ -23,8 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from prefdistill.errors import TrainError, did_you_mean
 from prefdistill.plugins import Plugin
 from prefdistill.protocols import RunContext, TrainingData
-from prefdistill.records import Policy, TrainResult, digest
-from prefdistill.scoring import log_probs
+from prefdistill.records import Policy, Remedy, TrainResult, digest
 from prefdistill.student import (
     adapter_path,
     context_length,
@@ -35,13 +34,23 @@ from prefdistill.student import (
     load_base,
     load_tokenizer,
     lora_config,
-    prompt_completion_ids,
     quiet_libraries,
     save_adapter,
     weights_fingerprint,
 )
-from prefdistill.trainers.building import build_trainer, fix_reference, state_of
+from prefdistill.trainers.building import build_trainer, compare_with_file, fix_reference, state_of
 from prefdistill.trainers.checkpoints import claim_checkpoints, last_checkpoint
+from prefdistill.trainers.gradients import require_gradients
+from prefdistill.trainers.independent import (
+    Before,
+    FirstStep,
+    fresh_accuracy,
+    measure_before,
+    reference_sums,
+    score,
+    tokens_differing,
+)
+from prefdistill.trainers.launching import Launch, Launched, check_launch, train_in_processes
 from prefdistill.trainers.outcome import Job, Measured, to_result
 from prefdistill.trainers.pairs import full_batches, to_columns, tokenize_pairs
 
@@ -84,7 +93,7 @@ class Lora(BaseModel):
 class DPOTrainer(Plugin):
     """Trains LoRA adapters with TRL's DPOTrainer."""
 
-    operational: ClassVar[frozenset[str]] = frozenset({"micro_batch", "checkpoint_seconds", "report_to"})
+    operational: ClassVar[frozenset[str]] = frozenset({"micro_batch", "checkpoint_seconds", "report_to", "launch"})
 
     beta: float = Field(default=0.1, gt=0.0)
     """How strongly the policy is held to the reference."""
@@ -118,6 +127,8 @@ class DPOTrainer(Plugin):
     """Trackers, as in transformers (wandb, tensorboard, …); they may send data elsewhere."""
     checkpoint_seconds: float = Field(default=30.0, ge=0.0)
     """Time between checkpoints; a training that is killed goes on from the last one."""
+    launch: Launch | None = None
+    """Train in several processes, such as `{processes: 2}`; `batch_size` stays what it is, all processes together."""
     extra: dict[str, Any] = {}
     """Further DPOConfig options, handed over as they are (not the seed or the output folder)."""
 
@@ -134,9 +145,25 @@ class DPOTrainer(Plugin):
         for key in self.extra:
             if key in OWN_KEYS or key in type(self).model_fields:
                 raise ValueError(f"extra.{key}: set by {OWN_KEYS.get(key, f'train.{key}')}; take it out of `extra`")
-        if isinstance(self.micro_batch, int) and (self.micro_batch < 1 or self.batch_size % self.micro_batch):
-            raise ValueError(f"micro_batch {self.micro_batch} does not divide batch_size {self.batch_size}")
+        if self.batch_size % self.processes:
+            raise ValueError(
+                f"launch.processes {self.processes} does not divide batch_size {self.batch_size}: a batch is shared by "
+                "the processes equally"
+            )
+        if isinstance(self.micro_batch, int) and (self.micro_batch < 1 or self.share % self.micro_batch):
+            whose = f"batch_size {self.batch_size}" + (f" / {self.processes} processes" if self.processes > 1 else "")
+            raise ValueError(f"micro_batch {self.micro_batch} does not divide {whose}")
         return self
+
+    @property
+    def processes(self) -> int:
+        """How many processes train."""
+        return self.launch.processes if self.launch else 1
+
+    @property
+    def share(self) -> int:
+        """Pairs of a batch that one process trains."""
+        return self.batch_size // self.processes
 
     @property
     def uses_flip_rate(self) -> bool:
@@ -149,13 +176,24 @@ class DPOTrainer(Plugin):
             return self.label_smoothing
         return min(data.flip_rate or 0.0, MOST_SMOOTHING)
 
+    def remedied(self, remedy: Remedy) -> Self | None:
+        """Return this trainer with a remedy of `loop.remedy: auto`, None where its options do not admit it."""
+        changes: dict[str, Any] = {"learning_rate": self.learning_rate / 2}
+        if remedy != "halve_learning_rate":
+            if self.loss != "sigmoid":
+                return None
+            changes = {"loss": "sigmoid+sft" if remedy == "add_sft" else "sigmoid_norm"}
+        return self.model_copy(update=changes)
+
     def open(self, context: RunContext) -> None:
         """Keep the run's student, folder and choices, and check `extra` before anything is sampled.
 
         Raises:
-            TrainError: TRL knows no such option.
+            TrainError: TRL knows no such option, or `launch` cannot start its processes.
         """
         self._context = context
+        if self.launch and self.launch.starts_processes and context.student:
+            check_launch(self.launch, context.student)
         if self.extra:
             quiet_libraries()
             from trl import DPOConfig
@@ -193,7 +231,7 @@ class DPOTrainer(Plugin):
                         f"train: one pair of {rows.max_length} tokens does not fit into memory; lower "
                         "sample.max_new_tokens or train.max_length, or use a smaller student"
                     ) from None
-            micro = divisor(self.batch_size, micro // 2)
+            micro = divisor(self.share, micro // 2)
             log.warning("training ran out of memory; starting again with micro-batches of %d pairs", micro)
             run.choices["micro_batch"] = micro
             free()
@@ -209,7 +247,7 @@ class DPOTrainer(Plugin):
         assert run.student is not None
         kept = run.choices.get("micro_batch")
         wanted = MICRO_BATCH[device_of(run.student).type] if self.micro_batch == "auto" else self.micro_batch
-        return divisor(self.batch_size, min(int(kept), wanted) if kept else wanted)
+        return divisor(self.share, min(int(kept), wanted) if kept else wanted)
 
     def _train(self, job: Job, micro: int) -> TrainResult:
         """Build, train, measure and write, with micro-batches of `micro` pairs."""
@@ -219,11 +257,18 @@ class DPOTrainer(Plugin):
         run, checkpoints = self._run, job.directory / "checkpoints"
         assert run.student is not None
         claim_checkpoints(checkpoints, self._fingerprint(job, micro))
-        resume = last_checkpoint(checkpoints)
+        resume = last_checkpoint(checkpoints, self.processes)
         metrics = job.directory / "metrics.jsonl"
         metrics.unlink(missing_ok=True)
+        base = load_base(run.student, for_training=True)
+        # The reference is fixed, so float32 scores it once; in 16 bit only the same batch has the same rounding, and
+        # `ld_alpha` weighs single tokens: there TRL scores it in every step.
+        fixed = dtype_of(run.student) == torch.float32 and "ld_alpha" not in self.extra
+        how = FirstStep(self.beta, self._not_compared())
+        base_known = fixed and job.reference.adapter is None  # `fix_reference` scores every pair under it
+        start = measure_before(base, job, run.student, run.directory, how, base_known)
         trainer = build_trainer(
-            load_base(run.student, for_training=True),
+            base,
             to_columns(job.steps),
             job.tokenizer,
             lora_config(self.lora.r, self.lora.alpha, self.lora.dropout),
@@ -233,15 +278,12 @@ class DPOTrainer(Plugin):
             (metrics, self.checkpoint_seconds, self._report),
         )
         model = trainer.model
-        # The reference is fixed, so float32 scores it once; in 16 bit only the same batch has the same rounding, and
-        # `ld_alpha` weighs single tokens: there TRL scores it in every step.
-        if dtype_of(run.student) == torch.float32 and "ld_alpha" not in self.extra:
+        if fixed:
             fix_reference(trainer, job.reference)
         before = {name: value.detach().clone() for name, value in state_of(model).items()}
-        probes = probe_items(job.data, job.tokenizer, run.student)
-        old = score(model, probes)
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-        new = score(model, probes)
+        self._check_start(trainer, job, start)
+        self._optimise(trainer, job, resume)
+        new = score(model, start.texts.tracked)
         history = [entry for entry in trainer.state.log_history if "loss" in entry]
         after = {name: value.detach() for name, value in state_of(model).items()}
         save_adapter(model, job.directory)
@@ -253,7 +295,7 @@ class DPOTrainer(Plugin):
             round=max(pair.round for pair in job.data.pairs),
         )
         smoothing = self.smoothing(job.data)
-        result = to_result(job, Measured(history, before, after, old, new), policy, self.loss, smoothing)
+        result = to_result(job, Measured(history, before, after, start, new), policy, self.loss, smoothing)
         run.choices["last_update"] = result.diagnostics.get("update_per_token")
         metrics.write_text("".join(json.dumps(entry) + "\n" for entry in history), encoding="utf-8")
         (job.directory / "pair_ids.txt").write_text(
@@ -261,9 +303,67 @@ class DPOTrainer(Plugin):
         )
         shutil.rmtree(checkpoints)
         (job.directory / "train.json").write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        del trainer, model
+        del trainer, model, base
         free()
         return result
+
+    def _not_compared(self) -> dict[str, str]:
+        """Return why the first step cannot be compared with an independent pass, or its loss cannot, by name."""
+        if self.extra.get("ld_alpha") is not None:
+            return {"first_step": "train.extra.ld_alpha weighs single tokens"}
+        if self.lora.dropout and self.extra.get("disable_dropout") is False:
+            return {"first_step": "dropout is on"}
+        if self.loss != "sigmoid":
+            return {"first_loss": f"the loss is {self.loss}; rewards and margin are compared"}
+        other = [key for key in ("use_weighting", "f_divergence_type") if self.extra.get(key)]
+        return {"first_loss": f"train.extra.{other[0]} changes it"} if other else {}
+
+    def _check_start(self, trainer: Any, job: Job, start: Before) -> None:
+        """Measure what is about to be trained, and refuse what would train silently wrong."""
+        import torch
+
+        run, model = self._run, trainer.model
+        assert run.student is not None
+        exact, equal, types = compare_with_file(model, job.start, run.directory)
+        dtype, device = dtype_of(run.student), device_of(run.student)
+        rounded = dtype != torch.float32 or self.extra.get("bf16") or self.extra.get("fp16")
+        start.facts["adapter_dtype"] = types
+        if self.launch and self.launch.starts_processes:
+            start.facts["processes"] = f"{self.processes}, started by accelerate launch, their number compared"
+        start.diagnostics.update(
+            adapter_float32=exact,
+            adapter_equal=equal,
+            compute_bits=16.0 if rounded else 32.0,
+            first_tokens_differing=tokens_differing(start.texts, trainer.train_dataset[: len(job.steps[0])]),
+        )
+        rows, over_base = trainer.train_dataset, job.start.adapter is not None and job.reference.adapter is None
+        if over_base and "ref_chosen_logps" in rows.column_names:
+            start.diagnostics["fresh_accuracy"] = fresh_accuracy(start, reference_sums(job, start, rows))
+        if run.student.quantization == "nf4" and device.type == "cpu":
+            start.diagnostics["gradient_ratio"] = require_gradients(model)
+        else:
+            start.facts["off/gradients"] = "only 4-bit layers on a CPU can lose theirs"
+
+    def _optimise(self, trainer: Any, job: Job, resume: Path | None) -> None:
+        """Train, here or in the processes of `launch`; the trainer is left the same."""
+        shutil.rmtree(job.directory / "launch", ignore_errors=True)  # of an attempt that failed
+        if self.launch is None or not self.launch.starts_processes:
+            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+            return
+        run, args = self._run, trainer.args
+        assert run.student is not None
+        self._run.progress("train", 0, len(job.steps), f"starting {self.launch.processes} processes")
+        launched = Launched(
+            launch=self.launch,
+            student=run.student,
+            policies=(job.start, job.reference),
+            directory=run.directory,
+            folder=job.directory,
+            lora=(self.lora.r, self.lora.alpha, self.lora.dropout),
+            options=self._options(job, args.per_device_train_batch_size, Path(args.output_dir).resolve()),
+            watch=(job.directory / "metrics.jsonl", self.checkpoint_seconds, self._report),
+        )
+        train_in_processes(trainer, launched, resume)
 
     def _report(self, step: int, steps: int, logged: Mapping[str, float]) -> None:
         accuracy = logged.get("rewards/accuracies", math.nan)
@@ -283,6 +383,8 @@ class DPOTrainer(Plugin):
         pairs = [[row.pair.id, row.prompt_ids, row.chosen_ids, row.rejected_ids] for step in job.steps for row in step]
         student = weights_fingerprint(run.student)
         parts = [student, self.identity(), adapters, pairs, job.seed, micro, torch.get_num_threads()]
+        if self.launch and self.launch.starts_processes:
+            parts.append(self.launch.mark)
         return digest([*parts, self.smoothing(job.data)] if self.uses_flip_rate else parts)
 
     def _options(self, job: Job, micro: int, checkpoints: Path) -> dict[str, Any]:
@@ -315,6 +417,7 @@ class DPOTrainer(Plugin):
             "dataloader_pin_memory": device.type == "cuda",
             "logging_steps": 1,
             "logging_first_step": True,
+            "logging_nan_inf_filter": False,  # it would print the loss before instead of the one that is no number
             "disable_tqdm": True,
             "log_level": "error",
             **self.extra,
@@ -322,7 +425,7 @@ class DPOTrainer(Plugin):
             "train_sampling_strategy": "sequential",
             "num_train_epochs": 1,
             "per_device_train_batch_size": micro,
-            "gradient_accumulation_steps": self.batch_size // micro,
+            "gradient_accumulation_steps": self.share // micro,
             "save_strategy": "steps",
             "save_steps": len(job.steps) + 1,  # checkpoints are asked for by the clock instead
             "save_total_limit": 2,
@@ -335,20 +438,3 @@ class DPOTrainer(Plugin):
 def divisor(whole: int, wanted: int) -> int:
     """Return the largest divisor of `whole` that is at most `wanted`, at least 1."""
     return max(each for each in range(1, whole + 1) if whole % each == 0 and each <= max(1, wanted))
-
-
-def probe_items(data: TrainingData, tokenizer: Any, student: Any) -> list[tuple[list[int], list[int]]]:
-    """Return the probes as (prompt ids, completion ids)."""
-    return [prompt_completion_ids(tokenizer, messages, text, student) for messages, text in data.probes]
-
-
-def score(model: Any, items: list[tuple[list[int], list[int]]]) -> list[tuple[float, int]]:
-    """Score the probes in eval mode; nothing where there are none."""
-    if not items:
-        return []
-    training = model.training
-    model.eval()
-    try:
-        return log_probs(model, items)
-    finally:
-        model.train(training)

@@ -1,28 +1,37 @@
-"""What a training did, in numbers, and the silent failures that the numbers show."""
+"""What a training did, in numbers; `diagnostics.training` says which silent failures they show."""
 
 from __future__ import annotations
 
 import math
 import operator
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from prefdistill.protocols import TrainingData
 from prefdistill.records import Policy, TrainResult
 from prefdistill.scoring import kl_estimate, mean_gap
-from prefdistill.student import adapter_moved
+from prefdistill.student import adapter_moved, end_token_ids
+from prefdistill.trainers.independent import Before, Scores
 from prefdistill.trainers.pairs import TokenPair, TokenPairs
 
 if TYPE_CHECKING:
     import torch
 
-FEWEST_MOVED, SMALLEST_KL, FULL_ROUND, LN2_TOLERANCE, MOST_TRUNCATED, MOST_FLIPPED = 0.5, 0.01, 8, 0.02, 0.01, 0.15
-"""Thresholds of warnings: share of entries moved, nats an answer, steps, nats, share of pairs, of comparisons."""
 REPORTED = ("rewards/chosen", "rewards/rejected", "logps/chosen", "logps/rejected", "entropy", "grad_norm")
 """TRL's numbers that go into the diagnostics."""
+FIRST_STEP = {
+    "loss": "loss",
+    "margin": "rewards/margins",
+    "chosen": "rewards/chosen",
+    "rejected": "rewards/rejected",
+}
+"""What of the first step is compared with the independent pass, by TRL's names."""
+FEW_TOKENS = 8
+"""Pairs that differ in fewer tokens hardly teach a difference."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +65,14 @@ class Measured:
     before: Mapping[str, torch.Tensor]
     after: Mapping[str, torch.Tensor]
     """The adapter's weights by name."""
-    old: Sequence[tuple[float, int]]
-    new: Sequence[tuple[float, int]]
-    """The probes' scores (nats, tokens) under the start policy and the one made; empty where there are no probes."""
+    start: Before
+    """What was measured before the first step."""
+    new: Scores
+    """The tracked texts under the policy that was made."""
 
 
 def to_result(job: Job, seen: Measured, policy: Policy, loss: str, smoothing: float = 0.0) -> TrainResult:
-    """Return the training's record, with a warning for each silent failure that its numbers show.
+    """Return the training's record.
 
     `smoothing` is the share of flipped labels that the loss assumed.
 
@@ -72,26 +82,29 @@ def to_result(job: Job, seen: Measured, policy: Policy, loss: str, smoothing: fl
     end = seen.history[-max(1, len(seen.history) // 4) :]
 
     def mean(key: str) -> float:
-        return sum(float(entry.get(key, 0.0)) for entry in end) / len(end)
+        return fmean(float(entry.get(key, 0.0)) for entry in end)
 
-    kl, kl_error = kl_estimate(seen.new, seen.old) if seen.old else (None, None)
-    trained = job.trained
-    chosen = [len(row.chosen_ids) for row in trained.values()]
-    rejected = [len(row.rejected_ids) for row in trained.values()]
+    trained, moved = job.trained, adapter_moved(seen.before, seen.after)
     diagnostics = {
         **{key.replace("/", "_"): mean(key) for key in REPORTED if key in end[-1]},
-        "chosen_tokens": sum(chosen) / len(chosen),
-        "rejected_tokens": sum(rejected) / len(rejected),
-        "chosen_longer": sum(map(operator.gt, chosen, rejected)) / len(chosen),
-        "max_length": float(job.rows.max_length),
+        **_of_pairs(job),
+        **seen.start.diagnostics,
+        **_of_first_step(seen),
+        **_of_change(seen),
+        "adapter_moved": moved,
+        "steps": float(len(seen.history)),
+        "loss": mean("loss"),
+        "reward_margin": mean("rewards/margins"),
+        "reward_accuracy": mean("rewards/accuracies"),
     }
+    norms = [float(entry["grad_norm"]) for entry in seen.history if "grad_norm" in entry]
+    if norms:
+        diagnostics |= {"grad_norm": fmean(norms), "grad_norm_max": max(norms)}
     if smoothing or loss == "robust":
         diagnostics["label_smoothing"] = smoothing
     if job.data.flip_rate is not None:
         diagnostics["flip_rate"] = job.data.flip_rate
-    if seen.old:
-        diagnostics["update_per_token"] = mean_gap(seen.new, seen.old)
-    result = TrainResult(
+    return TrainResult(
         start=job.start,
         reference=job.reference,
         policy=policy,
@@ -102,52 +115,85 @@ def to_result(job: Job, seen: Measured, policy: Policy, loss: str, smoothing: fl
         first_loss=float(seen.history[0]["loss"]),
         reward_margin=mean("rewards/margins"),
         reward_accuracy=mean("rewards/accuracies"),
-        adapter_moved=adapter_moved(seen.before, seen.after),
-        kl=kl,
-        kl_standard_error=kl_error,
+        adapter_moved=moved,
+        kl=diagnostics.get("kl"),
+        kl_standard_error=diagnostics.get("kl_standard_error"),
         truncated=len(trained.keys() & job.rows.cut),
         diagnostics=diagnostics,
+        facts=seen.start.facts,
+        warnings=tuple(flip_warnings(diagnostics.get("flip_rate"), diagnostics.get("label_smoothing"), loss)),
         seconds=time.perf_counter() - job.began,
     )
-    return result.model_copy(update={"warnings": tuple(warnings_of(result, loss))})
 
 
-def warnings_of(result: TrainResult, loss: str) -> Iterator[str]:
-    """Yield what a user should know about a training, each with what to do."""
-    if result.adapter_moved < FEWEST_MOVED:
-        yield (
-            f"only {result.adapter_moved:.0%} of the adapter's entries moved: the update hardly landed; raise "
-            "train.learning_rate, and check that the adapter is float32"
-        )
-    kl, error = result.kl, result.kl_standard_error
-    if kl is not None and error is not None and result.steps >= FULL_ROUND and kl + 2 * error < SMALLEST_KL:
-        yield (
-            f"after {result.steps} steps the policy differs from the one before by a KL of {kl:.4f} ± {error:.4f} "
-            "nats an answer: hardly anything was learned; raise train.learning_rate or train.epochs"
-        )
-    same = result.start == result.reference
-    if same and loss == "sigmoid" and abs(result.first_loss - math.log(2)) > LN2_TOLERANCE:
-        yield (
-            f"the first loss is {result.first_loss:.4f}, not ln 2 = 0.6931, although the start policy is the "
-            "reference: one of them is not the policy it should be; please report this"
-        )
-    if result.truncated > MOST_TRUNCATED * result.pairs:
-        yield (
-            f"{result.truncated} of {result.pairs} pairs have a completion cut at "
-            f"{result.diagnostics['max_length']:.0f} tokens, which teaches the student not to stop; raise "
-            "train.max_length"
-        )
-    yield from _flip_warnings(result.diagnostics.get("flip_rate"), result.diagnostics.get("label_smoothing"), loss)
+def _of_pairs(job: Job) -> dict[str, float]:
+    """Return what the trained tokens are like."""
+    from rapidfuzz.distance import Levenshtein
+
+    rows, count = list(job.trained.values()), len(job.trained)
+    chosen, rejected = [len(row.chosen_ids) for row in rows], [len(row.rejected_ids) for row in rows]
+    ends = end_token_ids(job.tokenizer, None) | set(job.tokenizer.all_special_ids)
+    bos = job.tokenizer.bos_token_id
+    near = [
+        Levenshtein.distance(row.chosen_ids, row.rejected_ids, score_cutoff=FEW_TOKENS - 1) < FEW_TOKENS for row in rows
+    ]
+    return {
+        "chosen_tokens": fmean(chosen),
+        "rejected_tokens": fmean(rejected),
+        "chosen_longer": sum(map(operator.gt, chosen, rejected)) / count,
+        "max_length": float(job.rows.max_length),
+        "truncated_share": len(job.trained.keys() & job.rows.cut) / count,
+        "dropped_share": 1.0 - count / len(job.data.pairs),
+        "unended_share": fmean(
+            ids[-1:] == [] or ids[-1] not in ends for r in rows for ids in (r.chosen_ids, r.rejected_ids)
+        ),
+        "double_bos_share": fmean(bos is not None and row.prompt_ids[:2] == [bos, bos] for row in rows),
+        "small_difference_share": fmean(near),
+    }
 
 
-def _flip_warnings(rate: float | None, smoothing: float | None, loss: str) -> Iterator[str]:
-    """Yield what the round's flip rate means for its labels."""
-    if rate is not None and rate > MOST_FLIPPED and loss == "sigmoid":
-        yield (
-            f"the judge's winner changed with the order shown in {rate:.0%} of the comparisons: pairs whose orders "
-            "disagreed are dropped, but the labels that are left are noisier than the loss assumes; mend the rubric, ask "
-            "a panel, or train with `loss: robust, label_smoothing: flip_rate`"
-        )
+def _of_first_step(seen: Measured) -> dict[str, float]:
+    """Return the trainer's own first step beside the independent pass over the same batch."""
+    expected, logged = seen.start.diagnostics, seen.history[0]
+    found = {"first_loss": float(logged["loss"])}
+    for name, key in FIRST_STEP.items():
+        if f"independent_{name}" in expected and key in logged:
+            found[f"first_{name}"] = float(logged[key])
+            found[f"first_{name}_gap"] = abs(float(logged[key]) - expected[f"independent_{name}"])
+    return found
+
+
+def _of_change(seen: Measured) -> dict[str, float]:
+    """Return how far the policy moved: its weights, the probes, and the round's own pairs."""
+    texts, old, new = seen.start.texts, seen.start.start, seen.new
+    norm = math.sqrt(sum(float((value.double() ** 2).sum()) for value in seen.before.values()))
+    change = math.sqrt(
+        sum(float(((seen.after[name].double() - value.double()) ** 2).sum()) for name, value in seen.before.items())
+    )
+    found = {"change_norm": change / norm if norm else 0.0}
+    if texts.faithful:
+        scores = [new[item] for item in texts.faithful], [old[item] for item in texts.faithful]
+        found["kl"], found["kl_standard_error"] = kl_estimate(*scores)
+        found["update_per_token"] = mean_gap(*scores)
+    if not texts.own:
+        return found
+    chosen, rejected = ([new[pair[at]][0] - old[pair[at]][0] for pair in texts.own] for at in (0, 1))
+    margins = [a - b for a, b in zip(chosen, rejected, strict=True)]
+    return {
+        **found,
+        "sampled_pairs": float(len(texts.own)),
+        "chosen_log_ratio": fmean(each / max(1, old[pair[0]][1]) for each, pair in zip(chosen, texts.own, strict=True)),
+        "rejected_log_ratio": fmean(
+            each / max(1, old[pair[1]][1]) for each, pair in zip(rejected, texts.own, strict=True)
+        ),
+        "chosen_below_start": fmean(each < 0 for each in chosen),
+        "pair_margin_up_share": fmean(each > 0 for each in margins),
+        "pair_margin_change": fmean(margins),
+    }
+
+
+def flip_warnings(rate: float | None, smoothing: float | None, loss: str) -> Iterator[str]:
+    """Yield what the round's flip rate means for a loss that models it."""
     if loss != "robust" or smoothing is None:
         return
     if rate is None and not smoothing:

@@ -1,8 +1,11 @@
 """What a run says about money: before it, when the first replies are in, and in its round lines, report and result."""
 
 import json
+import shutil
 import socket
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -31,24 +34,50 @@ def no_prices_of_ones_own(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
 
+def write_recipe(folder: Path, url: str, model: str = "gpt-4.1", name: str = "llm.yaml") -> Path:
+    """Write the tiny recipe with a rubric judge whose teacher is at `url`."""
+    (folder / "short.yaml").write_text(RUBRIC)
+    text = TINY.format(root=ROOT, cache="cache").replace("rounds: 2", "rounds: 1")
+    text = text.replace("judge: {use: checks}", "judge: {use: rubric, concurrency: 4}")
+    text = text.replace(f"{ROOT}/rubrics/sandbox-email.yaml", "short.yaml")
+    teacher = {"use": "openai", "model": model, "base_url": url, "deadline_seconds": 5}
+    text = text.replace("teacher: {use: sandbox}", f"teacher: {json.dumps(teacher)}")
+    path = folder / name
+    path.write_text(text.replace("baselines: [base, teacher], ", "baselines: [base], "))
+    return path
+
+
 @pytest.fixture
 def recipe_for(tmp_path):
-    """Write the tiny recipe with a rubric judge whose teacher is at `url`."""
+    """Write the recipe into the test's folder."""
+    return partial(write_recipe, tmp_path)
 
-    def write(url: str, model: str = "gpt-4.1", **judge) -> Path:
-        (tmp_path / "short.yaml").write_text(RUBRIC)
-        text = TINY.format(root=ROOT, cache="cache").replace("rounds: 2", "rounds: 1")
-        text = text.replace(
-            "judge: {use: checks}", f"judge: {json.dumps({'use': 'rubric', 'concurrency': 4, **judge})}"
+
+@pytest.fixture(scope="module")
+def paid(tmp_path_factory):
+    """One run judged by a server that counts: the estimate before it, what it said, and what the server was asked."""
+    folder, rule = tmp_path_factory.mktemp("paid"), judging_by(brevity)
+    estimate, display = Console(record=True, width=140), Lines()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        Loopback(lambda body: Served(rule(body), prompt_tokens=731, completion_tokens=17)) as server,
+    ):
+        patch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
+        recipe = load_recipe(write_recipe(folder, server.url))
+        show_estimate(recipe, folder / "run", estimate)
+        asked_by_the_estimate = len(server.requests)
+        outcome = run_recipe(recipe, folder / "run", display)
+        return SimpleNamespace(
+            run=folder / "run",
+            recipe=recipe,
+            later=load_recipe(write_recipe(folder, "http://127.0.0.1:9/v1", name="later.yaml")),
+            estimate=estimate.export_text(),
+            asked_by_the_estimate=asked_by_the_estimate,
+            lines=display.lines,
+            outcome=outcome,
+            asked=len(server.requests),
+            served=len(server.served),
         )
-        text = text.replace(f"{ROOT}/rubrics/sandbox-email.yaml", "short.yaml")
-        teacher = {"use": "openai", "model": model, "base_url": url, "deadline_seconds": 5}
-        text = text.replace("teacher: {use: sandbox}", f"teacher: {json.dumps(teacher)}")
-        path = tmp_path / "llm.yaml"
-        path.write_text(text.replace("baselines: [base, teacher], ", "baselines: [base], "))
-        return path
-
-    return write
 
 
 def brevity(text: str) -> float:
@@ -69,22 +98,14 @@ class Lines:
     def round_done(self, result: RoundResult) -> None: ...
 
 
-def test_a_run_says_what_it_expects_corrects_it_once_and_counts_what_the_server_served(recipe_for, tmp_path):
-    rule = judging_by(brevity)
-
-    def answer(body):
-        return Served(rule(body), prompt_tokens=731, completion_tokens=17)
-
-    display = Lines()
-    with Loopback(answer) as server:
-        outcome = run_recipe(load_recipe(recipe_for(server.url)), tmp_path / "run", display)
-        served = len(server.served)
-    expected = [line for line in display.lines if line.startswith("expected: ")]
+def test_a_run_says_what_it_expects_corrects_it_once_and_counts_what_the_server_served(paid, tmp_path):
+    outcome, served, lines = paid.outcome, paid.served, paid.lines
+    expected = [line for line in lines if line.startswith("expected: ")]
     assert len(expected) == 1
     assert "calls to gpt-4.1" in expected[0]
     assert " USD (at most " in expected[0]
-    assert display.lines[display.lines.index(expected[0]) + 1].startswith("assumed: drafts of 80 tokens")
-    (corrected,) = (line for line in display.lines if line.startswith("corrected from the first "))
+    assert lines[lines.index(expected[0]) + 1].startswith("assumed: drafts of 80 tokens")
+    (corrected,) = (line for line in lines if line.startswith("corrected from the first "))
     assert "(731 and 17 tokens a call)" in corrected
     cost = outcome.result["cost"]
     assert cost["calls"] == served
@@ -100,28 +121,22 @@ def test_a_run_says_what_it_expects_corrects_it_once_and_counts_what_the_server_
     assert one["counts"]["compared_parsed"] >= 2 * pairs
     assert one["counts"]["flip_rate"] == 0.0
     assert one["counts"]["flagged"] == 0
-    words = "\n".join(summary(outcome.result, tmp_path / "run"))
+    words = "\n".join(summary(outcome.result, paid.run))
     assert f"judging: {served:,} calls" in words
     assert "a kept pair" in words
 
-    again = Lines()
-    run_recipe(load_recipe(recipe_for("http://127.0.0.1:9/v1")), tmp_path / "run", again)
+    copy, again = shutil.copytree(paid.run, tmp_path / "run"), Lines()
+    run_recipe(paid.later, copy, again)
     assert not [line for line in again.lines if "expected" in line], "a finished run has nothing left to ask"
 
 
-def test_the_estimate_is_what_a_run_without_failures_asks(recipe_for, tmp_path):
+def test_the_estimate_is_what_a_run_without_failures_asks(paid):
     """Upper by the drafts that are equal, cut or tied; never lower."""
-    with Loopback(judging_by(brevity)) as server:
-        path = recipe_for(server.url)
-        recipe, console = load_recipe(path), Console(record=True, width=140)
-        show_estimate(recipe, tmp_path / "run", console)
-        assert server.requests == [], "a dry run sends nothing"
-        run_recipe(load_recipe(path), tmp_path / "run")
-        asked = len(server.requests)
-    expected = int(next(line for line in console.export_text().splitlines() if line.startswith("expected")).split()[1])
-    assert 0.5 * expected <= asked <= expected
+    assert paid.asked_by_the_estimate == 0, "a dry run sends nothing"
+    expected = int(next(line for line in paid.estimate.splitlines() if line.startswith("expected")).split()[1])
+    assert 0.5 * expected <= paid.asked <= expected
     after = Console(record=True, width=140)
-    show_estimate(recipe, tmp_path / "run", after)
+    show_estimate(paid.recipe, paid.run, after)
     text = after.export_text()
     assert "nothing is left to ask" in text
     assert "already: replies to" in text
@@ -199,20 +214,18 @@ def test_a_run_without_calls_has_no_cost_lines():
     assert "US dollars unknown" in line
 
 
-def test_agreement_of_the_run_folder_stands_in_its_report(recipe_for, tmp_path, tiny_recipe):
-    run = tmp_path / "run"
-    recipe = load_recipe(tiny_recipe, ["loop.rounds=1", "evaluate.baselines=[base]"])
-    run_recipe(recipe, run)
+def test_agreement_of_the_run_folder_stands_in_its_report(paid, tmp_path):
+    run = shutil.copytree(paid.run, tmp_path / "run")
     assert "The judge against people" not in (run / "report.html").read_text()
     table = {"title": "Pairs", "columns": ["figure", "value"], "rows": [["agreement", 0.81]], "note": "<i>"}
     (run / "agreement.json").write_text(json.dumps({"tables": [table]}))
-    run_recipe(load_recipe(tiny_recipe, ["loop.rounds=1", "evaluate.baselines=[base]"]), run)
+    run_recipe(paid.later, run)
     page = (run / "report.html").read_text()
     assert "The judge against people" in page
     assert "0.810" in page
     assert "&lt;i&gt;" in page
     (run / "agreement.json").write_text("{broken")
-    run_recipe(load_recipe(tiny_recipe, ["loop.rounds=1", "evaluate.baselines=[base]"]), run)
+    run_recipe(paid.later, run)
     assert "agreement.json cannot be read" in (run / "report.html").read_text()
 
 

@@ -58,10 +58,24 @@ class Browser:
         self.problems: list[str] = []
         """Exceptions and errors of the page's script."""
         targets = self.send("Target.getTargets")["targetInfos"]
-        page = next(each["targetId"] for each in targets if each["type"] == "page")
+        self._attach(next(each["targetId"] for each in targets if each["type"] == "page"))
+        self._context: str | None = None
+
+    def _attach(self, page: str) -> None:
         self._page = self.send("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.send(f"{domain}.enable")
+
+    def renew(self) -> None:
+        """Go on with a new page in a new profile; the page before and all it kept is thrown away."""
+        self._page, before = None, self._context
+        self._context = self.send("Target.createBrowserContext")["browserContextId"]
+        page = self.send("Target.createTarget", url="about:blank", browserContextId=self._context)["targetId"]
+        if before is not None:
+            self.send("Target.disposeBrowserContext", browserContextId=before)
+        self._attach(page)
+        self.send("Page.bringToFront")
+        self.requests, self.problems = [], []
 
     def __enter__(self) -> Browser:
         return self

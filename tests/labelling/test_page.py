@@ -20,10 +20,7 @@ from prefdistill.labels import load_labels
 from tests.labelling.browser import CHROMIUM, Browser
 from tests.labelling.runs import SECRETS, make_run
 
-pytestmark = [
-    pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine"),
-    pytest.mark.xdist_group("browser"),
-]
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine")
 
 
 @pytest.fixture
@@ -31,11 +28,19 @@ def run(tmp_path: Path) -> Path:
     return make_run(tmp_path / "run")
 
 
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Browser]:
-    with Browser(tmp_path / "profile") as opened:
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """One browser for all tests that do not kill it."""
+    with Browser(tmp_path_factory.mktemp("browser") / "profile") as opened:
         yield opened
-        assert opened.problems == []
+
+
+@pytest.fixture
+def browser(chromium: Browser) -> Iterator[Browser]:
+    """A page and a profile of the test's own."""
+    chromium.renew()
+    yield chromium
+    assert chromium.problems == []
 
 
 @contextmanager

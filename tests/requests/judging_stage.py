@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
 import openai  # noqa: F401  (slow to import: once, in the process that children are forked from)
 
 from prefdistill.judges.rubric import RubricJudge
-from prefdistill.protocols import RunContext
-from prefdistill.records import Draft, PreferencePair, Prompt, Verdict
+from prefdistill.protocols import RunContext, TeacherRequest
+from prefdistill.records import Draft, Message, PreferencePair, Prompt, Verdict
 from prefdistill.requests.layer import RequestLayer
 from prefdistill.requests.spending import Budget
 from prefdistill.run import RowFile
@@ -19,7 +20,7 @@ from prefdistill.stages.judge import judge_prompts
 from prefdistill.stages.pair import pair_prompts
 from prefdistill.stages.rank import rank_prompts
 from prefdistill.teachers.openai import OpenAITeacher
-from tests.making import ASKED, make_draft, make_prompt, make_rubric, one_rubric
+from tests.making import ASKED, make_draft, make_prompt, make_rubric, one_rubric, opened_teacher
 
 DRAFTS = 4
 RUBRICS = one_rubric(make_rubric(ASKED))
@@ -57,6 +58,15 @@ def judge_all(url: str, cache: Path, run: Path, count: int, concurrency: int) ->
     (run / "done").write_text(str(os.getpid()))
     judge.close()
     layer.close()
+
+
+def ask_two_hundred(url: str, folder: Path) -> None:
+    """Ask for two hundred replies, four at a time; `done` is written when all are there."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a test runner may ignore it
+    teacher, _ = opened_teacher(url, folder, concurrency=4)
+    for _ in teacher.replies([TeacherRequest(str(n), (Message(role="user", content=str(n)),), 50) for n in range(200)]):
+        pass
+    (folder / "done").touch()
 
 
 def pairs_of(run: Path, count: int) -> Sequence[str]:

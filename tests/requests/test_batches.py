@@ -32,6 +32,7 @@ PRICE = {"input": 1.0, "output": 10.0}
 def quick(monkeypatch):
     monkeypatch.setattr(desk, "FIRST_POLL_SECONDS", 0.01)
     monkeypatch.setattr(desk, "LONGEST_POLL_SECONDS", 0.02)
+    monkeypatch.setattr(api, "FIRST_WAIT_SECONDS", 0.05)
 
 
 class TwoSteps:

@@ -1,7 +1,6 @@
 """Processes that are killed while they judge, and processes that judge the same prompts at the same time."""
 
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -13,6 +12,7 @@ import pytest
 
 from prefdistill.requests.reply_cache import FILE, ReplyCache
 from prefdistill.requests.spending import Ledger
+from tests.commands import forking
 from tests.loopback import Loopback, judging_by
 from tests.requests.judging_stage import judge_all, pairs_of, quality
 
@@ -25,9 +25,7 @@ IN_FLIGHT = 8
 @pytest.fixture(scope="module")
 def fork():
     """Children are forked from a process that has imported everything, so that a life begins at once."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.requests.judging_stage"])
-    return context
+    return forking()
 
 
 def stored(cache):

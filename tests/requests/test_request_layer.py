@@ -3,9 +3,6 @@
 import os
 import signal
 import stat
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 from itertools import count
@@ -19,9 +16,10 @@ from prefdistill.records import Failure, Message, digest
 from prefdistill.requests import layer as requests_module
 from prefdistill.requests.layer import Answer, Call, EndpointError, RequestLayer
 from prefdistill.requests.reply_cache import FILE, ReplyCache
-from tests.conftest import ROOT
+from tests.commands import forking
 from tests.loopback import Loopback, Served, refused
 from tests.making import opened_teacher
+from tests.requests.judging_stage import ask_two_hundred
 
 
 @pytest.fixture(autouse=True)
@@ -349,47 +347,26 @@ def test_prices_are_counted():
     assert layer.usage.usd == pytest.approx(2 * (100 * 2 + 20 * 10) / 1e6)
 
 
-SCRIPT = """
-    import sys
-    from pathlib import Path
-    from tests.making import opened_teacher
-    from prefdistill.protocols import TeacherRequest
-    from prefdistill.records import Message
-
-    teacher, layer = opened_teacher(sys.argv[1], Path(sys.argv[2]), concurrency=4)
-    requests = [TeacherRequest(str(n), (Message(role="user", content=str(n)),), 50) for n in range(200)]
-    print("ready", flush=True)
-    for reply in teacher.replies(requests):
-        pass
-    print("done", flush=True)
-"""
-
-
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
 def test_after_a_kill_only_requests_in_flight_are_asked_again(tmp_path, ending):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with Loopback(lambda body: "x", latency_seconds=0.02) as server:
-        command = [sys.executable, "-c", textwrap.dedent(SCRIPT), server.url, str(tmp_path)]
-        process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a test runner may ignore it
-        )
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+        process = forking().Process(target=ask_two_hundred, args=(server.url, tmp_path))
+        process.start()
         while len(server.served) < 60:
+            assert process.exitcode is None
             time.sleep(0.005)
-        process.send_signal(ending)
+        os.kill(process.pid, ending)
         started = time.monotonic()
-        process.communicate(timeout=10)
+        process.join(10)
         assert time.monotonic() - started < 5  # Ctrl-C does not wait for the pool
-        assert process.returncode in (-signal.SIGKILL, -signal.SIGINT, 130, 1)
+        assert process.exitcode in (-signal.SIGKILL, -signal.SIGINT, 130, 1)
+        assert not (tmp_path / "done").exists()
         before = [asked(body) for body in server.served]
-        again = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
-        assert again.stdout == "ready\ndone\n"
+        again = forking().Process(target=ask_two_hundred, args=(server.url, tmp_path))
+        again.start()
+        again.join(60)
+        assert again.exitcode == 0
+        assert (tmp_path / "done").exists()
         served = [asked(body) for body in server.served]
     assert set(served) == {str(n) for n in range(200)}
     assert len(served) - 200 <= 4  # what was in flight at the end

@@ -234,3 +234,16 @@ def test_performance_gap_is_taken_on_prompts_scored_for_all_three() -> None:
     against_teacher = compare_scores(prompts, ours, teacher, found, found, "teacher")
     assert performance_gap(against_base, against_teacher, seed=1).value == pytest.approx(0.5)
     assert performance_gap(against_base, [], seed=1).refused is not None
+
+
+def test_a_cut_draft_counts_as_the_bases_lowest_score_on_a_judges_own_scale() -> None:
+    whole, cut = draft("p"), draft("p", index=1, cut=True)
+    rows = [
+        Judgement(draft_id=each.id, judge="x", value=score, scale="custom")
+        for each, score in ((whole, 5.0), (cut, 9.0))
+    ]
+    verdict = Verdict(prompt_id="p", judgements=tuple(rows))
+    found = draft_scores([verdict], [whole, cut], [prompt("p")], ONE_RUBRIC, lowest=-2.0)
+    assert [found[each.id].gated_score for each in (whole, cut)] == [5.0, -2.0]
+    unknown = draft_scores([verdict], [whole, cut], [prompt("p")], ONE_RUBRIC)
+    assert unknown[cut.id].gated_score == 9.0

@@ -9,9 +9,9 @@ from pydantic import ValidationError
 from prefdistill.protocols import RunContext, TrainingData
 from prefdistill.records import Policy
 from prefdistill.trainers.dpo import MOST_SMOOTHING, DPOTrainer
-from prefdistill.trainers.outcome import warnings_of
+from prefdistill.trainers.outcome import flip_warnings
 from tests.tiny_student import build_tiny_student, pairs, section
-from tests.trainers.test_dpo import OPTIONS, healthy
+from tests.trainers.test_dpo import OPTIONS
 
 MEASURED = {"loss": "robust", "label_smoothing": "flip_rate"}
 
@@ -83,21 +83,18 @@ def test_what_it_cannot_mean_is_refused(options, told):
 
 
 @pytest.mark.parametrize(
-    ("loss", "diagnostics", "told"),
+    ("loss", "rate", "smoothing", "told"),
     [
-        ("sigmoid", {"flip_rate": 0.15}, None),
-        ("sigmoid", {"flip_rate": 0.16}, "label_smoothing: flip_rate"),
-        ("ipo", {"flip_rate": 0.4}, None),
-        ("robust", {"flip_rate": 0.2, "label_smoothing": 0.2}, None),
-        ("robust", {"flip_rate": 0.6, "label_smoothing": 0.4}, "more than the 40%"),
-        ("robust", {"label_smoothing": 0.0}, "no flip rate was measured"),
-        ("robust", {"label_smoothing": 0.1}, None),
-        ("robust", {"flip_rate": 0.0, "label_smoothing": 0.0}, None),
+        ("sigmoid", 0.16, None, None),
+        ("robust", 0.2, 0.2, None),
+        ("robust", 0.6, 0.4, "more than the 40%"),
+        ("robust", None, 0.0, "no flip rate was measured"),
+        ("robust", None, 0.1, None),
+        ("robust", 0.0, 0.0, None),
     ],
 )
-def test_many_flips_are_warned_of_with_what_to_do(loss, diagnostics, told):
-    result = healthy(Policy(model="m")).model_copy(update={"diagnostics": {"max_length": 99.0, **diagnostics}})
-    found = list(warnings_of(result, loss))
+def test_flips_that_the_loss_does_not_model_are_warned_of(loss, rate, smoothing, told):
+    found = list(flip_warnings(rate, smoothing, loss))
     assert len(found) == (told is not None)
     assert told is None or told in found[0]
 

@@ -106,6 +106,8 @@ class ReportData:
     """Time outside the rounds, by stage."""
     warnings: tuple[str, ...] = ()
     """Warnings about the run as a whole; rounds have their own."""
+    stopped: str = ""
+    """Why it ended before its last round; empty if it did not."""
     examples: tuple[Example, ...] = ()
 
 

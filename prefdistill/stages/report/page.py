@@ -11,7 +11,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from prefdistill.records import EvaluationResult, RoundResult, Usage
+from prefdistill.diagnostics.measuring import NAMES
+from prefdistill.records import EvaluationResult, RoundResult, StartCheck, Usage
 from prefdistill.stages.report.agreement import read_agreement
 from prefdistill.stages.report.charts import Chart, Point, Reference, Series, render_chart, render_span, render_swatch
 from prefdistill.stages.report.data import (
@@ -58,6 +59,7 @@ def render_report(report: ReportData, texts: bool = True) -> str:
         "signed": signed,
         "seconds": _seconds,
         "count": _count,
+        "measured": _measured,
         "usd": _usd,
         "whole": _whole,
         "failures": _failures,
@@ -78,6 +80,9 @@ def render_report(report: ReportData, texts: bool = True) -> str:
         kinds={kind: _kind_rows(report, kind) for kind in report.kinds},
         kind_counts=list(dict.fromkeys(name for r in report.rounds for each in r.kinds.values() for name in each)),
         matrices=_matrices(report),
+        checks=_checks(report),
+        diagnostics=_diagnostics(report),
+        meanings=NAMES,
         criteria=_criteria(report),
         agreement=read_agreement(report.agreement),
         spending=[(each.round, judging(each)) for each in report.rounds],
@@ -205,6 +210,23 @@ def _matrices(report: ReportData) -> list[_Matrix]:
     return [each for each in found if each.rows]
 
 
+def _checks(report: ReportData) -> list[tuple[str, list[StartCheck | None]]]:
+    """Return what was checked before training, a row a check and a cell a round."""
+    trained = [each for each in report.rounds if each.checks]
+    names = dict.fromkeys(check.name for each in trained for check in each.checks)
+    return [
+        (name, [next((check for check in each.checks if check.name == name), None) for each in trained])
+        for name in names
+    ]
+
+
+def _diagnostics(report: ReportData) -> _Matrix | None:
+    """Return everything that was measured, a row a number and a column a round."""
+    names = sorted({name for each in report.rounds for name in each.diagnostics})
+    rows = tuple((name, tuple(each.diagnostics.get(name) for each in report.rounds)) for name in names)
+    return _Matrix("Everything that was measured", rows) if rows else None
+
+
 JUDGING = {
     "path_checked": "scores by a check",
     "path_logprob": "scores by log-probabilities",
@@ -285,6 +307,11 @@ def _count(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.3f}"
+
+
+def _measured(value: float | None) -> str:
+    """Return a diagnostic to four significant digits: they range from 1e-9 to thousands."""
+    return "–" if value is None else f"{value:.4g}".replace("-", "−")
 
 
 def _usd(value: float | None) -> str:

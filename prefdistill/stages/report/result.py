@@ -30,6 +30,7 @@ def render_result(report: ReportData) -> dict[str, Any]:
             "seed": report.seed,
             "rounds": [_round(report, each) for each in report.rounds],
             "best_round": report.best_round,
+            "stopped": report.stopped or None,
             "policy": report.policy.model_dump(mode="json"),
             "test": _test(report),
             "pgr": report.pgr.value if report.pgr else None,
@@ -88,6 +89,11 @@ def _round(report: ReportData, result: RoundResult) -> dict[str, Any]:
         "judge_usd": None if report.unpriced and usage.calls else usage.usd,
         **_pair_cost(round_cost(report, result)),
         "seconds": dict(result.seconds),
+        "checks": [each.model_dump(mode="json") for each in result.checks],
+        "diagnostics": dict(result.diagnostics),
+        "facts": dict(result.facts),
+        "findings": [each.model_dump(mode="json") for each in result.findings],
+        "remedy": result.remedy,
         "warnings": list(round_warnings(result)),
     }
 

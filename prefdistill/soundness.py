@@ -1,0 +1,236 @@
+"""A round's soundness: everything measured about it as flat numbers, and what the recipe's levels make of them.
+
+Place in the flow: at the end of a round, between its measurements and its record. The measuring itself is in
+`diagnostics` (records) and in the trainer (weights); here their numbers come together, for all prompts and per kind.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
+
+from prefdistill.artefacts import claim
+from prefdistill.assembly import Workshop
+from prefdistill.diagnostics.leakage import leaked
+from prefdistill.diagnostics.measuring import RoundData, describe_round, measure_round
+from prefdistill.diagnostics.rules import find, start_checks
+from prefdistill.drafting import Judged
+from prefdistill.evaluation import Measured, mean_score
+from prefdistill.metrics.scores import DraftScore
+from prefdistill.probing import kl_to, policy_log_probs
+from prefdistill.records import Draft, Drop, Finding, PreferencePair, RoundResult, StartCheck, TrainResult, digest
+from prefdistill.run import Fingerprints, read_json, write_json
+
+KL_PROBES = 64
+"""Validation drafts on which the policy's KL to the base is estimated."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What a round is held against."""
+
+    rounds: Sequence[RoundResult] = ()
+    """The rounds before it, round 0 first."""
+    also: Mapping[str, Measured] = field(default_factory=dict)
+    """The policy's drafts of other tasks, by name."""
+    base_also: Mapping[str, Measured] = field(default_factory=dict)
+
+
+class Soundness(NamedTuple):
+    """What `RoundResult` says about a round's soundness."""
+
+    diagnostics: dict[str, float]
+    facts: dict[str, str]
+    kinds: dict[str, dict[str, float]]
+    """Diagnostics per kind of prompt."""
+
+
+def sound_zero(shop: Workshop, base: Measured, also: Mapping[str, Measured]) -> Soundness:
+    """Return what is known before the first round: the base's own numbers, leaks, and who judges."""
+    values = _base_values(base)
+    values["self_judged"] = float(shop.recipe.held_out_judge is None)
+    values |= {f"also/{name}": mean for name, each in also.items() if (mean := mean_score(each.rubric)) is not None}
+    held = [*shop.limited("validation"), *shop.limited("test")]
+    found = leaked(shop.prompts.of("train"), [prompt for prompt in held if prompt.id not in shop.forgotten])
+    values["leaked_share"] = found.share
+    facts = {"leaked": ", ".join(f"{a} in {b}" for a, b in found.examples[:3])} if found.examples else {}
+    kinds = {
+        kind: _base_values(_of_kind(base, {p.id for p in base.judged.prompts if shop.rubrics.kind(p) == kind}))
+        for kind in shop.rubrics.kinds
+    }
+    return Soundness(values, facts, kinds)
+
+
+def sound_round(
+    shop: Workshop,
+    number: int,
+    judged: Judged,
+    pairs: Sequence[PreferencePair],
+    drops: Sequence[Drop],
+    trained: TrainResult,
+    ours: Measured,
+    baselines: Mapping[str, Measured],
+    watched: Watched,
+) -> Soundness:
+    """Return everything that was measured about a round."""
+    teacher = baselines.get("teacher")
+    data = RoundData(
+        prompts=judged.prompts,
+        drafts=judged.drafts,
+        verdicts=judged.verdicts["verdicts"],
+        pairs=pairs,
+        drops=drops,
+        policy_drafts=ours.drafts,
+        base_drafts=baselines["base"].drafts,
+        teacher_drafts=teacher.drafts if teacher else (),
+    )
+    values = {**_training_values(trained), **measure_round(data), **_score_values(ours, baselines["base"])}
+    values |= _kl_to_base(shop, number, ours, trained)
+    values["self_judged"] = float(shop.recipe.held_out_judge is None)
+    for name, each in watched.also.items():
+        values |= _also_values(name, each, watched.base_also[name])
+    kinds = {}
+    for kind in shop.rubrics.kinds:
+        train = {prompt.id for prompt in judged.prompts if shop.rubrics.kind(prompt) == kind}
+        held = {prompt.id for prompt in ours.judged.prompts if shop.rubrics.kind(prompt) == kind}
+        of_kind = measure_round(data.only(train, held)) if train or held else {}
+        kinds[kind] = of_kind | _score_values(_of_kind(ours, held), _of_kind(baselines["base"], held))
+    return Soundness(values, {**trained.facts, **describe_round(data)}, kinds)
+
+
+def findings(shop: Workshop, rounds: Sequence[RoundResult]) -> tuple[Finding, ...]:
+    """Return what is wrong with the last of `rounds` by the recipe's levels, for all prompts and then per kind."""
+    levels, last = shop.recipe.loop.levels, rounds[-1]
+    found = list(find([each.diagnostics for each in rounds], levels, last.facts))
+    for kind in last.kind_diagnostics:
+        of_kind = find([each.kind_diagnostics.get(kind, {}) for each in rounds], levels, {}, data_only=True)
+        found += [each.model_copy(update={"kind": kind, "message": f"{kind}: {each.message}"}) for each in of_kind]
+    return tuple(found)
+
+
+def data_findings(shop: Workshop, judged: Judged, pairs: Sequence[PreferencePair], drops: Sequence[Drop]) -> list[str]:
+    """Return what is wrong with drafts and labels of a round that has too few pairs to train on."""
+    data = RoundData(judged.prompts, judged.drafts, judged.verdicts["verdicts"], pairs, drops)
+    return [each.message for each in find([measure_round(data)], shop.recipe.loop.levels, {}, data_only=True)]
+
+
+def checks(result: RoundResult) -> tuple[StartCheck, ...]:
+    """Return what was checked before a round trained, a line each."""
+    return start_checks(result.diagnostics, result.facts, result.findings)
+
+
+def _training_values(trained: TrainResult) -> dict[str, float]:
+    fields = {
+        "loss": trained.loss,
+        "first_loss": trained.first_loss,
+        "reward_margin": trained.reward_margin,
+        "reward_accuracy": trained.reward_accuracy,
+        "adapter_moved": trained.adapter_moved,
+        "kl": trained.kl,
+        "kl_standard_error": trained.kl_standard_error,
+        "steps": trained.steps,
+        "trained_pairs": trained.pairs,
+    }
+    return {**{name: float(value) for name, value in fields.items() if value is not None}, **trained.diagnostics}
+
+
+def _base_values(base: Measured) -> dict[str, float]:
+    values = {}
+    for name, scores in (("rubric_score", base.rubric), ("held_out_score", base.held_out)):
+        mean = mean_score(scores)
+        if mean is not None:
+            values[name] = mean
+    single = [score.gated_score for score in base.rubric.values()]
+    if len(single) > 1:
+        values["base_score_sd"] = stdev(single)
+    return {**values, **_length(base)}
+
+
+def _length(measured: Measured) -> dict[str, float]:
+    tokens = [draft.tokens for draft in measured.drafts if draft.tokens is not None]
+    return {"policy_tokens": fmean(tokens)} if tokens else {}
+
+
+def _score_values(ours: Measured, base: Measured) -> dict[str, float]:
+    """Return both judges' mean scores, and the gain over the base with its standard error, paired by prompt."""
+    values = {name: value for name, value in _base_values(base).items() if name == "base_score_sd"}
+    for name, gain, mine, theirs in (
+        ("rubric_score", "score", ours.rubric, base.rubric),
+        ("held_out_score", "held_out", ours.held_out or {}, base.held_out or {}),
+    ):
+        mean = mean_score(mine)
+        if mean is None:
+            continue
+        values[name] = mean
+        values |= _paired(gain, mine, theirs)
+    return values
+
+
+def _paired(name: str, mine: Mapping[str, DraftScore], theirs: Mapping[str, DraftScore]) -> dict[str, float]:
+    """Return the mean gain over the base and its standard error; nothing with fewer than two prompts in common."""
+    before = {key.split("/")[0]: score.gated_score for key, score in theirs.items()}
+    after = {key.split("/")[0]: score.gated_score for key, score in mine.items()}
+    gains = [after[key] - before[key] for key in sorted(after.keys() & before.keys())]
+    if len(gains) < 2:
+        return {}
+    return {f"{name}_gain": fmean(gains), f"{name}_gain_se": stdev(gains) / math.sqrt(len(gains))}
+
+
+def _also_values(name: str, ours: Measured, base: Measured) -> dict[str, float]:
+    mean = mean_score(ours.rubric)
+    if mean is None:
+        return {}
+    gains = _paired("x", ours.rubric, base.rubric)
+    return {
+        f"also/{name}": mean,
+        **{f"also/{name}/{key.removeprefix('x_')}": value for key, value in gains.items()},
+    }
+
+
+def _of_kind(measured: Measured, prompt_ids: set[str]) -> Measured:
+    """Return the part of what was measured that belongs to some prompts."""
+
+    def part(scores: Mapping[str, DraftScore] | None) -> Any:
+        if scores is None:
+            return None
+        return {key: score for key, score in scores.items() if key.split("/")[0] in prompt_ids}
+
+    judged = Judged(
+        tuple(prompt for prompt in measured.judged.prompts if prompt.id in prompt_ids),
+        {key: draft for key, draft in measured.judged.drafts.items() if draft.prompt_id in prompt_ids},
+    )
+    return Measured(judged, part(measured.rubric) or {}, part(measured.held_out), part(measured.gold))
+
+
+def _kl_to_base(shop: Workshop, number: int, ours: Measured, trained: TrainResult) -> dict[str, float]:
+    """Return the policy's KL to the base on its own validation drafts, scored once and kept in `6-kl.json`.
+
+    They are drawn at `evaluate.temperature`, so the estimate is of that part of the policy.
+    """
+    folder = shop.run.round(number)
+    path = folder / "6-kl.json"
+    fingerprint = digest([ours.judged.fingerprint, shop.student_fingerprint, KL_PROBES, 1])
+    marks = claim(shop, folder, "6-kl", "evaluate", fingerprint, [path])
+    if not (marks.done("6-kl", fingerprint) and path.exists()):
+        prompts = {prompt.id: prompt for prompt in ours.judged.prompts}
+        whole: list[Draft] = [draft for draft in ours.drafts if draft.finish_reason == "stop"][:KL_PROBES]
+        texts = [(prompts[draft.prompt_id].messages, draft.completion) for draft in whole]
+        kl: tuple[float, float] | None = None
+        if texts:
+            student, run = shop.recipe.student, shop.run.path.resolve()
+            base = policy_log_probs(student, shop.base, run, texts)
+            known = [(draft.log_prob, draft.tokens) for draft in whole]
+            same = all(tokens == count for (_, tokens), (_, count) in zip(known, base, strict=True))
+            if same and all(value is not None for value, _ in known):
+                new = [(float(value or 0.0), int(tokens or 0)) for value, tokens in known]
+            else:  # another sampler, or texts that are tokenised otherwise than they were written
+                new = policy_log_probs(student, trained.policy, run, texts)
+            kl = kl_to(new, base)
+        write_json(path, {"schema": 1, "kl_base": kl and kl[0], "kl_base_standard_error": kl and kl[1]})
+        marks = Fingerprints(folder)
+        marks.note("6-kl", fingerprint, len(texts))
+    stored = read_json(path)
+    return {name: stored[name] for name in ("kl_base", "kl_base_standard_error") if stored[name] is not None}

@@ -1,0 +1,242 @@
+"""A run folder as one `Status`: parts with their steps, findings, what was paid, the best round, how to go on."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prefdistill.costs.measured import spent_before
+from prefdistill.errors import RunError
+from prefdistill.records import Usage
+from prefdistill.run import RunDirectory
+from prefdistill.status.counting import (
+    Part,
+    State,
+    Step,
+    World,
+    drafts_step,
+    evaluation_steps,
+    pairs_step,
+    training_step,
+    verdicts_step,
+)
+from prefdistill.status.files import Files, at, dicts_at, number_at
+
+
+@dataclass
+class Status:
+    """What of a run is done and what is owed."""
+
+    run: str
+    name: str
+    mode: str
+    rounds: int
+    version: str
+    """Of prefdistill, when the run was started."""
+    working: bool | None
+    """Whether another process works in the folder now; None where that cannot be known."""
+    idle_seconds: float | None
+    """Since a file of the run was last changed."""
+    parts: list[Part] = field(default_factory=list)
+    finished: bool = False
+    stopped: str = ""
+    """Why the run ended before its last round; empty if it did not."""
+    best_round: int | None = None
+    """0 is the base."""
+    kept: bool = False
+    """Whether the choice of the best round is final."""
+    spent: Usage = field(default_factory=Usage)
+    budget: dict[str, Any] = field(default_factory=dict)
+    damage: list[str] = field(default_factory=list)
+    command: str = ""
+    """What goes on."""
+
+    def part(self, number: int) -> Part | None:
+        """Return a round; 0 is the base."""
+        name = "base" if number == 0 else f"round {number}"
+        return next((part for part in self.parts if part.name == name), None)
+
+
+def read_status(path: Path) -> Status:
+    """Read a run folder; nothing is loaded, changed or created.
+
+    Raises:
+        RunError: it is no run folder.
+    """
+    run, files = RunDirectory(path), Files(path)
+    if not path.is_dir() or not (run.manifest.exists() or run.recipe.exists() or any(path.glob("round-[0-9]*"))):
+        found = "no such folder" if not path.exists() else "no run in it (no manifest.json)"
+        raise RunError(f"{path}: {found}; expected a run folder, or the name of one under ./runs")
+    manifest, recipe = files.json(run.manifest), files.recipe(run.recipe)
+    recipe = recipe or at(manifest, "recipe", {})
+    result = files.json(run.result)
+    there = [int(each.name[6:]) for each in path.glob("round-[0-9]*") if each.name[6:].isdigit()]
+    asked = at(recipe, "loop.rounds")
+    rounds = max([asked if isinstance(asked, int) else 0, *there])
+    status = Status(
+        run=str(path),
+        name=str(at(manifest, "name", path.name)),
+        mode=str(at(recipe, "loop.mode", "")),
+        rounds=rounds,
+        version=str(at(manifest, "versions.prefdistill", "unknown")),
+        working=is_worked_on(path),
+        idle_seconds=_idle(path),
+        finished=bool(result) and run.report.exists(),
+        spent=spent_before(path / "spending.jsonl"),
+        budget=at(recipe, "budget", {}) or {},
+    )
+    world = World(files, recipe, _splits(run, files), set(files.rows(run.forgotten, "prompt_id")))
+    _add_parts(status, world, run, result)
+    status.damage = list(dict.fromkeys(files.damage))
+    status.command = _command(run, status, bool(recipe) and run.recipe.exists())
+    return status
+
+
+def is_worked_on(path: Path) -> bool | None:
+    """Return whether another process holds the run, by trying its lock for a moment; None where that cannot be told."""
+    from filelock import FileLock, Timeout
+
+    if not (path / ".lock").exists():
+        return False
+    lock = FileLock(path / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except OSError:
+        return None
+    lock.release()
+    return False
+
+
+def _idle(path: Path) -> float | None:
+    stamps = []
+    for each in path.rglob("*"):
+        if each.name == ".lock" or each.relative_to(path).parts[0] == "replaced":
+            continue
+        try:
+            stamps.append(each.stat().st_mtime)
+        except OSError:  # gone meanwhile: another process works here
+            continue
+    return max(0.0, time.time() - max(stamps)) if stamps else None
+
+
+def _splits(run: RunDirectory, files: Files) -> dict[str, list[str]]:
+    splits: dict[str, list[str]] = {}
+    for key, row in files.rows(run.prompts, "id").items():
+        splits.setdefault(str(row.get("split")), []).append(key)
+    return splits
+
+
+def _add_parts(status: Status, world: World, run: RunDirectory, result: dict[str, Any]) -> None:
+    """Add the base, the rounds and the test, and say what ended the run and which round is best so far."""
+    status.parts.append(_base(world, run))
+    for number in range(1, status.rounds + 1):
+        status.parts.append(_round(world, run, number))
+    ended = at(result, "stopped")
+    last = next((part for part in reversed(status.parts) if part.state == "done"), None)
+    status.stopped = str(ended) if ended else _stop_rule(last, world.recipe) if last is not None else ""
+    if status.stopped or status.finished:
+        status.parts = [
+            Part(part.name, "not run") if part.state == "owed" and part.round else part for part in status.parts
+        ]
+    final = at(result, "best_round")
+    status.kept = isinstance(final, int)
+    status.best_round = int(final) if isinstance(final, int) else _best(status)
+    status.parts.append(_test(world, run, status))
+
+
+def _base(world: World, run: RunDirectory) -> Part:
+    result = world.files.json(run.baselines / "round.json")
+    steps: list[Step] = []
+    for name in at(world.recipe, "evaluate.baselines", ["base"]):
+        for step in evaluation_steps(world, run.baselines, f"{name}-validation-", "validation", bool(result)):
+            steps.append(Step(f"{name} {step.name}", step.state, step.done, step.of, step.note))
+    return _part("base", result, steps)
+
+
+def _round(world: World, run: RunDirectory, number: int) -> Part:
+    folder = run.round(number)
+    result, marks = world.files.json(folder / "round.json"), world.files.json(folder / "fingerprints.json")
+    trained = at(marks, "policy.rows") is not None
+    done = bool(result) and trained
+    drafts = drafts_step(world, folder, number, trained)
+    verdicts = verdicts_step(world, folder, number, trained)
+    judged = trained or at(marks, "verdicts.rows") is not None
+    steps = [drafts, verdicts, pairs_step(world, folder, judged), training_step(world, folder, trained)]
+    steps += evaluation_steps(world, folder, "6-", "validation", done) if trained else [Step("evaluation", "owed")]
+    return _part(f"round {number}", result if done else {}, steps)
+
+
+def _part(name: str, result: dict[str, Any], steps: list[Step]) -> Part:
+    score, by = _score(result)
+    begun = any(step.state != "owed" for step in steps)
+    warnings = at(result, "warnings", [])
+    return Part(
+        name=name,
+        state="done" if result else "begun" if begun else "owed",
+        steps=tuple(steps),
+        score=score,
+        scored_by=by,
+        findings=tuple(dicts_at(result, "findings")),
+        warnings=tuple(map(str, warnings if isinstance(warnings, list) else ())),
+    )
+
+
+def _test(world: World, run: RunDirectory, status: Status) -> Part:
+    """Return how far the measuring on test prompts is, of the round that is or would be kept."""
+    steps: list[Step] = []
+    for name in at(world.recipe, "evaluate.baselines", ["base"]):
+        of_baseline = evaluation_steps(world, run.baselines, f"{name}-test-", "test", status.finished)
+        steps += [Step(f"{name} {step.name}", step.state, step.done, step.of, step.note) for step in of_baseline]
+    if status.best_round:
+        steps += evaluation_steps(world, run.test(status.best_round), "", "test", status.finished)
+    begun = any(step.state != "owed" for step in steps)
+    state: State = "done" if status.finished else "begun" if begun else "owed"
+    return Part("test", state, tuple(steps))
+
+
+def _score(result: dict[str, Any]) -> tuple[float | None, str]:
+    """Return what a round is chosen by, as the guard does, and what that is."""
+    for key, name in (("held_out_score", "held-out judge"), ("rubric_score", "training judge")):
+        value = number_at(result, key)
+        if value is not None:
+            return value, name
+    for each in dicts_at(result, "evaluation"):
+        if each.get("baseline") == "base" and each.get("kind") is None:
+            return number_at(each, "win_rate"), "win rate"
+    return None, ""
+
+
+def _best(status: Status) -> int | None:
+    """Return the best of the finished rounds; one that a stop rule condemned counts only by a held-out judge."""
+    scored = {
+        part.round or 0: part.score
+        for part in status.parts
+        if part.score is not None and (part.scored_by == "held-out judge" or not _stops(part))
+    }
+    return max(scored, key=lambda number: (scored[number], -number)) if scored else None
+
+
+def _stops(part: Part) -> list[dict[str, Any]]:
+    return [finding for finding in part.findings if finding.get("level") == "stop"]
+
+
+def _stop_rule(part: Part, recipe: dict[str, Any]) -> str:
+    """Return why the guard ends, or has ended, the run after a round; empty where it goes on."""
+    stops = _stops(part)
+    if not stops or at(recipe, "loop.stop") == "never":
+        return ""
+    return f"after {part.name} by loop.stop.{stops[0].get('check')}: {stops[0].get('message')}"
+
+
+def _command(run: RunDirectory, status: Status, has_recipe: bool) -> str:
+    """Return the command that goes on; empty where nothing is owed."""
+    if status.finished and all(part.state in ("done", "not run") for part in status.parts):
+        return ""
+    path = str(run.path) if "/" in str(run.path) or str(run.path).startswith(".") else f"./{run.path}"
+    recipe = shlex.quote(str(run.recipe)) if has_recipe else "RECIPE"
+    return f"prefdistill run {recipe} --run {shlex.quote(path)}"

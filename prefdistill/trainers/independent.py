@@ -1,0 +1,283 @@
+"""What a training is measured against: policies loaded from their files by plain peft, texts tokenised from records.
+
+Place in the flow: before TRL sees anything, on the base that the trainer is then built around. The adapters of start,
+reference and previous policy are attached one after the other and taken off again, so there is never a second model.
+Nothing here depends on a checkpoint: a training that was killed and goes on measures the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from prefdistill.records import Message, Policy, PreferencePair
+from prefdistill.scoring import log_probs, mean_gap
+from prefdistill.student import adapter_path
+from prefdistill.template import render_completion, render_prompt, turn_end_id
+
+if TYPE_CHECKING:
+    from prefdistill.recipe import StudentSection
+    from prefdistill.trainers.outcome import Job
+
+OWN_PAIRS = 24
+"""Most of the round's own pairs whose log-probabilities are followed."""
+PREVIOUS_DRAFTS = 16
+"""Drafts that the previous policy is asked about."""
+
+Item = tuple[tuple[int, ...], tuple[int, ...]]
+"""Prompt ids and completion ids."""
+Scores = Mapping[Item, tuple[float, int]]
+"""Sum of log-probabilities in nats and number of tokens, by text."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What is scored before the first step and after the last one."""
+
+    probes: tuple[Item, ...]
+    first: tuple[tuple[Item, Item], ...]
+    """The first step's pairs: chosen and rejected."""
+    own: tuple[tuple[Item, Item], ...]
+    """Pairs of this round that are trained on, at most OWN_PAIRS."""
+    own_ids: tuple[str, ...]
+    faithful: tuple[Item, ...] = ()
+    """Probes whose text has as many tokens as were sampled; another text than the sampled one has another probability."""
+
+    @property
+    def tracked(self) -> list[Item]:
+        """What is scored before and after, always the same batches so that 16 bit rounds alike."""
+        return unique([*self.probes, *(item for pair in self.own for item in pair)])
+
+
+@dataclass(frozen=True)
+class FirstStep:
+    """How the trainer's first step is compared with an independent pass over the same batch."""
+
+    beta: float
+    """DPO's."""
+    off: Mapping[str, str]
+    """Why `first_step`, or its loss alone (`first_loss`), cannot be compared, by name."""
+
+
+@dataclass(frozen=True)
+class Before:
+    """What was measured before the first step."""
+
+    texts: Texts
+    start: Scores
+    """The tracked texts under the start policy."""
+    diagnostics: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+def to_texts(job: Job, student: StudentSection) -> Texts:
+    """Tokenise probes and pairs from their records, cut as the trained ones are, and never from the trainer's rows."""
+    records = {pair.id: pair for pair in job.data.pairs}
+    end_id = turn_end_id(job.tokenizer, student)
+
+    @cache
+    def prompt_ids(messages: tuple[Message, ...]) -> tuple[int, ...]:
+        return tuple(render_prompt(job.tokenizer, messages, student))
+
+    def item(messages: tuple[Message, ...], text: str, limit: int | None = None) -> Item:
+        prompt, completion = prompt_ids(messages), render_completion(job.tokenizer, text, end_id)
+        return prompt, tuple(completion if limit is None else completion[: max(0, limit - len(prompt))])
+
+    def items(pair_id: str) -> tuple[Item, Item]:
+        pair, limit = records[pair_id], job.rows.max_length
+        return item(pair.prompt, pair.chosen, limit), item(pair.prompt, pair.rejected, limit)
+
+    probed = {(each.messages, each.completion) for each in job.data.probes}
+
+    def unprobed(pair: PreferencePair) -> int:
+        return sum((pair.prompt, text) not in probed for text in (pair.chosen, pair.rejected))
+
+    newest = max(pair.round for pair in job.data.pairs)
+    ids = dict.fromkeys(row.pair.id for step in job.steps for row in step)
+    own = [pair_id for pair_id in ids if records[pair_id].round == newest]
+    own.sort(key=lambda pair_id: unprobed(records[pair_id]))  # what is a probe already costs nothing
+    probes = tuple(item(each.messages, each.completion) for each in job.data.probes)
+    return Texts(
+        probes=probes,
+        faithful=tuple(
+            item for item, each in zip(probes, job.data.probes, strict=True) if each.tokens in (None, len(item[1]))
+        ),
+        first=tuple(items(row.pair.id) for row in job.steps[0]),
+        own=tuple(items(pair_id) for pair_id in own[:OWN_PAIRS]),
+        own_ids=tuple(own[:OWN_PAIRS]),
+    )
+
+
+def measure_before(
+    base: Any, job: Job, student: StudentSection, directory: Path, first_step: FirstStep, base_known: bool
+) -> Before:
+    """Score start, reference and previous policy, each loaded from its file; `base` is left as it was.
+
+    Args:
+        base: the base model without adapters, as loaded for training.
+        job: the training.
+        student: the recipe's student.
+        directory: the run folder.
+        first_step: how the first step is compared.
+        base_known: whether the trainer will score every pair under the base anyway (see `fresh_accuracy`).
+    """
+    texts = to_texts(job, student)
+    first = [item for pair in texts.first for item in pair]
+    diagnostics: dict[str, float] = {}
+    facts = {"start": to_name(job.start), "reference": to_name(job.reference)}
+    facts |= {f"off/{name}": reason for name, reason in first_step.off.items()}
+    with attached(base, job.start, directory) as model:
+        start = score(model, texts.tracked)
+        started = {**start, **score(model, [item for item in first if item not in start])}
+    if "first_step" not in first_step.off:
+        reference: Scores = started
+        if job.start != job.reference:
+            with attached(base, job.reference, directory) as model:
+                reference = score(model, first)
+        diagnostics |= _first_step(texts, started, reference, first_step)
+    if job.start.adapter is None:
+        facts["off/fresh_accuracy"] = "the round starts from the base"
+    before = Before(texts, start, diagnostics, facts)
+    if job.start.adapter is not None and not base_known:
+        with attached(base, Policy(model=job.start.model), directory) as model:
+            scores = score(model, [item for pair in texts.own for item in pair])
+        sums = [(scores[chosen][0], scores[rejected][0]) for chosen, rejected in texts.own]
+        diagnostics["fresh_accuracy"] = fresh_accuracy(before, sums)
+    _measure_sampler(base, job, directory, before)
+    return before
+
+
+def fresh_accuracy(before: Before, base: Sequence[tuple[float, float]]) -> float:
+    """Return how often the start policy, against the base, already prefers a new pair's chosen text.
+
+    Args:
+        before: its own pairs are asked about.
+        base: log-probabilities of chosen and rejected under the base, in the order of the own pairs.
+    """
+    start = before.start
+    return fmean(
+        start[chosen][0] - of_chosen > start[rejected][0] - of_rejected
+        for (chosen, rejected), (of_chosen, of_rejected) in zip(before.texts.own, base, strict=True)
+    )
+
+
+def reference_sums(job: Job, before: Before, dataset: Any) -> list[tuple[float, float]]:
+    """Return the own pairs' log-probabilities under the reference from a data set that `fix_reference` filled."""
+    places = {row.pair.id: place for place, row in enumerate(row for step in job.steps for row in step)}
+    chosen, rejected = dataset["ref_chosen_logps"], dataset["ref_rejected_logps"]
+    return [(chosen[places[pair_id]], rejected[places[pair_id]]) for pair_id in before.texts.own_ids]
+
+
+def _first_step(texts: Texts, start: Scores, reference: Scores, how: FirstStep) -> dict[str, float]:
+    """Return what the first step's rewards, margin and sigmoid loss should be."""
+    beta = how.beta
+    chosen = [beta * (start[item][0] - reference[item][0]) for item, _ in texts.first]
+    rejected = [beta * (start[item][0] - reference[item][0]) for _, item in texts.first]
+    margins = [a - b for a, b in zip(chosen, rejected, strict=True)]
+    found = {
+        "independent_margin": fmean(margins),
+        "independent_chosen": fmean(chosen),
+        "independent_rejected": fmean(rejected),
+    }
+    if "first_loss" not in how.off:
+        found["independent_loss"] = fmean(max(0.0, -each) + math.log1p(math.exp(-abs(each))) for each in margins)
+    return found
+
+
+def _measure_sampler(base: Any, job: Job, directory: Path, before: Before) -> None:
+    """Compare the sampler's log-probabilities of the round's drafts with those of start and previous policy."""
+    texts, start, diagnostics, facts = before.texts, before.start, before.diagnostics, before.facts
+    reason = off_policy(job)
+    # Text that tokenises to other tokens than were sampled has another probability: it tells nothing here.
+    known = [
+        (item, each)
+        for item, each in zip(texts.probes, job.data.probes, strict=True)
+        if each.log_prob is not None and each.tokens == len(item[1])
+    ]
+    if reason is None and not known:
+        reason = "the sampler gives no log-probabilities" if job.data.probes else "there are no drafts to compare"
+    if reason is not None:
+        facts["off/sampler"] = reason
+        return
+    sampled = [(each.log_prob or 0.0, len(item[1])) for item, each in known]
+    items = [item for item, _ in known]
+    diagnostics["sampler_gap"] = mean_gap([start[item] for item in items], sampled)
+    diagnostics["sampler_drafts"] = float(len(items))
+    previous = job.data.previous
+    if previous is None or previous == job.start:
+        facts["off/previous_gap"] = "no policy before the start policy"
+        return
+    items = items[:PREVIOUS_DRAFTS]
+    with attached(base, previous, directory) as model:
+        old = score(model, items)
+    diagnostics["previous_gap"] = mean_gap([start[item] for item in items], [old[item] for item in items])
+
+
+def off_policy(job: Job) -> str | None:
+    """Return why the round's drafts are not the start policy's own, None where they are."""
+    writers = {probe.policy for probe in job.data.probes}
+    if job.data.probes and writers != {job.start}:
+        names = ", ".join(sorted(to_name(each) if each else "an unknown policy" for each in writers))
+        return f"off-policy: the drafts were written by {names}, the round starts from {to_name(job.start)}"
+    prompts = {pair.prompt for pair in job.data.pairs}
+    if job.data.probes and not any(probe.messages in prompts for probe in job.data.probes):
+        return f"off-policy: the pairs are not of drafts that {to_name(job.start)} just wrote"
+    return None
+
+
+def to_name(policy: Policy) -> str:
+    """Return a policy's name for a reader."""
+    return "the base" if policy.adapter is None else f"round {policy.round} ({policy.adapter})"
+
+
+@contextmanager
+def attached(base: Any, policy: Policy, directory: Path) -> Iterator[Any]:
+    """Give `base` a policy's adapter, read from its file by peft, for as long as the block lasts; in eval mode."""
+    path, training = adapter_path(policy, directory), base.training
+    base.eval()
+    if path is None:
+        yield base
+    else:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(base, str(path), is_trainable=False)
+        model.eval()
+        try:
+            yield model
+        finally:
+            model.unload()
+    base.train(training)
+
+
+def score(model: Any, items: Iterable[Item]) -> Scores:
+    """Score texts without gradients, in eval mode, each once."""
+    wanted = unique(items)
+    if not wanted:
+        return {}
+    training = model.training
+    model.eval()
+    try:
+        return dict(zip(wanted, log_probs(model, wanted), strict=True))
+    finally:
+        model.train(training)
+
+
+def unique(items: Iterable[Item]) -> list[Item]:
+    """Return each item once, in order."""
+    return list(dict.fromkeys(items))
+
+
+def tokens_differing(texts: Texts, columns: Mapping[str, Sequence[Sequence[int]]]) -> float:
+    """Return the share of the first step's completions whose columns are not the tokens of their record."""
+    found = []
+    for row, pair in enumerate(texts.first):
+        prompt = tuple(columns["prompt_ids"][row])
+        for item, name in zip(pair, ("chosen_ids", "rejected_ids"), strict=True):
+            found.append(item != (prompt, tuple(columns[name][row])))
+    return fmean(found)
