@@ -54,16 +54,21 @@ def selection_score(result: RoundResult) -> float:
 
 
 def best_round(rounds: Sequence[RoundResult]) -> int:
-    """Return the best round by validation, the earliest of equal ones.
+    """Return the best round by validation, the base among them, the earliest of equal ones.
 
-    The base stays where no round is better than it by more than the standard error of that gain: such a gain is as
-    likely chance, and the base needs no adapter. Where the training judge is the only one, a round that a stop rule
-    condemned is not chosen either: the score that it is best by is the one that is in doubt.
+    Once a stop rule has spoken the labels are in doubt. Then a round must be better than the base by more than the
+    standard error of its gain, since less is as likely chance and the base needs no adapter; and where the training
+    judge is the only one, a condemned round is not kept at all: the score that it is best by is the one in doubt.
     """
+    if not any(is_condemned(each) for each in rounds):
+        return _best(rounds)
     base = rounds[0]
     better = [each for each in rounds[1:] if selection_score(each) > selection_score(base) + _error(each)]
-    sound = [each for each in better if each.held_out_score is not None or not is_condemned(each)]
-    return max((base, *sound), key=lambda result: (selection_score(result), -result.round)).round
+    return _best((base, *(each for each in better if each.held_out_score is not None or not is_condemned(each))))
+
+
+def _best(rounds: Sequence[RoundResult]) -> int:
+    return max(rounds, key=lambda result: (selection_score(result), -result.round)).round
 
 
 def _error(result: RoundResult) -> float:

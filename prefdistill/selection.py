@@ -338,10 +338,18 @@ class Contender:
     """What in it speaks to the judge; its pairs are dropped."""
 
 
+def is_broken(text: str) -> bool:
+    """Whether a text holds bytes that are no character: a tokenizer of bytes can write half a character."""
+    return "\ufffd" in text
+
+
 def contenders(
     ranking: Ranking, drafts: Iterable[Draft], gate_failures: GateFailures = "reject", prompt: Prompt | None = None
 ) -> tuple[Contender, ...]:
-    """Return the drafts that may stand in a pair: ranked, not cut at the token limit, each text once.
+    """Return the drafts that may stand in a pair: ranked, not cut at the token limit, whole characters, each text once.
+
+    A text with a character in pieces (see `is_broken`) is not what the student wrote: in training its tokens would be
+    others than those that were sampled, and most unlikely ones.
 
     Their order depends on scores and texts alone, never on the order in which drafts were stored. With `prompt` they
     are looked through for words to the judge.
@@ -350,7 +358,7 @@ def contenders(
     texts = {draft.id: draft.completion for draft in drafts}
     same: dict[str, list[RankedDraft]] = defaultdict(list)
     for entry in ranking.entries:
-        if COMPLETE not in entry.gates and entry.draft_id in texts:
+        if COMPLETE not in entry.gates and entry.draft_id in texts and not is_broken(texts[entry.draft_id]):
             same[texts[entry.draft_id].strip()].append(entry)
     found = []
     for entries in same.values():

@@ -33,11 +33,12 @@ def test_the_base_is_kept_where_every_round_is_worse_and_the_earliest_of_equal_o
     assert best_round([round_of(0, 0.4), round_of(1, 0.5), round_of(2, 0.5)]) == 1
 
 
-def test_a_gain_within_its_standard_error_does_not_replace_the_base():
-    rounds = [round_of(0, 0.5), round_of(1, 0.52, held_out_gain_se=0.03), round_of(2, 0.51, held_out_gain_se=0.005)]
-    assert best_round(rounds) == 2
-    assert best_round(rounds[:2]) == 0
-    assert best_round([round_of(0, rubric=0.5), round_of(1, rubric=0.52, score_gain_se=0.03)]) == 0
+def test_once_a_stop_rule_has_spoken_a_gain_within_its_standard_error_does_not_replace_the_base():
+    first = round_of(1, 0.52, held_out_gain_se=0.03)
+    assert best_round([round_of(0, 0.5), first]) == 1
+    condemned = round_of(2, 0.4, findings=[stop()], held_out_gain_se=0.03)
+    assert best_round([round_of(0, 0.5), first, condemned]) == 0
+    assert best_round([round_of(0, 0.5), round_of(1, 0.54, held_out_gain_se=0.03), condemned]) == 1
 
 
 def test_a_condemned_round_wins_by_a_held_out_score_but_not_by_the_judge_in_doubt():

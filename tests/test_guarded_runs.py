@@ -5,13 +5,14 @@ import shutil
 
 import pytest
 
-from prefdistill.guard import StoppedError
+from prefdistill.guard import StoppedError, best_round
 from prefdistill.loop import run_recipe
 from prefdistill.recipe import load_recipe
+from prefdistill.records import RoundResult
 from prefdistill.run import read_json
 from tests.conftest import ROOT, TINY
 
-ALWAYS = ("loop.stop.update_too_large=0", "loop.rounds=2")
+ALWAYS = ("loop.stop.update_too_large=-100", "loop.rounds=2")
 """Any update at all is then too large."""
 
 
@@ -39,8 +40,8 @@ def test_a_stop_rule_ends_the_run_names_itself_and_the_best_round_is_kept_and_te
     result = read_json(stopped / "result.json")
     assert [each["round"] for each in result["rounds"]] == [0, 1]
     assert result["stopped"].startswith("stopped after round 1 by loop.stop.update_too_large")
-    held_out = [each["held_out_score"] for each in result["rounds"]]
-    assert result["best_round"] == held_out.index(max(held_out))
+    rounds = [stopped / "baselines" / "round.json", stopped / "round-01" / "round.json"]
+    assert result["best_round"] == best_round([RoundResult.model_validate(read_json(path)) for path in rounds])
     assert result["test"]["score"] is not None
     assert "Ended early" in (stopped / "report.html").read_text()
     log = (stopped / "log.txt").read_text()
@@ -83,7 +84,8 @@ def test_a_condemned_round_is_trained_once_more_with_the_remedy_and_what_was_the
     result = read_json(remedied / "result.json")
     assert result["rounds"][1]["remedy"] == "halve_learning_rate"
     assert result["stopped"].startswith("stopped after round 1")
-    rates = {json.loads(line)["learning_rate"] for line in open(remedied / "round-01" / "5-policy" / "metrics.jsonl")}
+    metrics = (remedied / "round-01" / "5-policy" / "metrics.jsonl").read_text().splitlines()
+    rates = {json.loads(line)["learning_rate"] for line in metrics}
     assert rates == {0.0005}
 
 

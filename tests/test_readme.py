@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,12 +24,13 @@ BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
 COMMANDS = [line for language, block in BLOCKS if language == "bash" for line in block.strip().splitlines()]
 YAML = [block for language, block in BLOCKS if language == "yaml"]
 PYTHON = [block for language, block in BLOCKS if language == "python"]
+ON_A_RUN = ("status", "retrain", "draft", "chat", "export")
 SHORT = "loop.rounds=1 loop.prompts_per_round=16 prompts.validation_limit=6 prompts.test_limit=6 train.epochs=1".split()
 
 
 def test_every_block_is_covered_here():
     assert {language for language, _ in BLOCKS} == {"bash", "yaml", "python"}
-    assert (len(COMMANDS), len(YAML), len(PYTHON)) == (18, 4, 2)
+    assert (len(COMMANDS), len(YAML), len(PYTHON)) == (25, 5, 2)
     assert COMMANDS[0] == "pip install -c constraints.txt -e ."
     assert COMMANDS[2] == "pip install -c constraints.txt -e '.[test]' && pytest"
 
@@ -46,11 +48,49 @@ def workplace(tmp_path_factory):
     (short,) = (shlex.split(each)[1:] for each in COMMANDS if "--run short" in each)
     done = prefdistill(*short, *SHORT, cwd=place)
     assert done.returncode == 0, done.stderr
+    shutil.copytree(place / "runs" / "short", place / "runs" / "quickstart")
     return place
 
 
+def needs_a_run(command):
+    return shlex.split(command)[1] in ON_A_RUN or "--redo-from" in command
+
+
 @pytest.mark.parametrize(
-    "command", [each for each in COMMANDS if each.startswith("prefdistill") and "short" not in each]
+    "command",
+    [
+        pytest.param(each, marks=[pytest.mark.slow] if re.search("redo-from|retrain|merged", each) else [])
+        for each in COMMANDS
+        if each.startswith("prefdistill") and needs_a_run(each)
+    ],
+)
+def test_the_readmes_commands_on_a_run_work(command, workplace):
+    """So short a run may keep its base, so its round is named where a trained policy is wanted."""
+    arguments = shlex.split(command)[1:]
+    if arguments[0] in ("retrain", "export"):
+        arguments += ["--round", "1"]
+    if arguments[0] == "run":
+        arguments += SHORT
+    done = prefdistill(*arguments, cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_the_guards_levels_are_valid(tmp_path):
+    levels, also = YAML[3].replace("prompts/emails", f"{ROOT}/recipes/prompts/emails").split("evaluate:\n")
+    text = (ROOT / "recipes" / "quickstart.yaml").read_text().replace("path: ", f"path: {ROOT}/recipes/")
+    kept = "\n".join(line for line in text.splitlines() if not line.startswith("loop:"))
+    recipe = tmp_path / "levels.yaml"
+    text = kept.replace("evaluate:\n", f"evaluate:\n{also}") + "\n" + levels
+    recipe.write_text(text.replace("../rubrics", f"{ROOT}/rubrics"))
+    loaded = load_recipe(recipe)
+    assert (loaded.loop.stop.judge_hacking, loaded.loop.warn.ties, loaded.loop.remedy) == (3, None, "auto")
+    assert [task.name for task in loaded.evaluate.also] == ["emails"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [each for each in COMMANDS if each.startswith("prefdistill") and "short" not in each and not needs_a_run(each)],
 )
 def test_the_readmes_commands_run(command, tmp_path):
     """Runs are shortened by overrides; everything else is typed as the README has it."""
@@ -138,7 +178,7 @@ def test_the_five_line_judge_judges_a_run(folder):
     without = "\n".join(line for line in quickstart.splitlines() if not line.startswith(("judge:", "pair:")))
     recipe = folder / "mine.yaml"
     recipe.write_text(
-        without.replace("../rubrics", f"{ROOT}/rubrics").replace("path: ", f"path: {ROOT}/recipes/") + "\n" + YAML[3]
+        without.replace("../rubrics", f"{ROOT}/rubrics").replace("path: ", f"path: {ROOT}/recipes/") + "\n" + YAML[4]
     )
     outcome = run_recipe(load_recipe(recipe, [*SHORT, "train.batch_size=4"]), folder / "run")
     assert outcome.rounds[1].judged == outcome.rounds[1].drafts > 0

@@ -19,8 +19,11 @@ TEMPLATE = (
 WORDS = "we meet on monday at noon please send the report to anna before friday thanks and bring tea for all".split()
 
 
-def build_tiny_student(folder: Path, layers: int = 3) -> Path:
-    """Write a Llama of width 64 with random weights and a BPE tokenizer of 320 tokens."""
+def build_tiny_student(folder: Path, layers: int = 3, ascii_only: bool = False) -> Path:
+    """Write a Llama of width 64 with random weights and a BPE tokenizer of 320 tokens.
+
+    With random weights it writes half characters, which are in no pair; an `ascii_only` one has no tokens for them.
+    """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -32,7 +35,9 @@ def build_tiny_student(folder: Path, layers: int = 3) -> Path:
     trainer = trainers.BpeTrainer(
         vocab_size=320,
         special_tokens=special,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        initial_alphabet=[
+            each for each in pre_tokenizers.ByteLevel.alphabet() if not ascii_only or each.isascii() or each in "ĠĊ"
+        ],
         show_progress=False,
     )
     tokenizer.train_from_iterator([text(seed) for seed in range(300)], trainer)

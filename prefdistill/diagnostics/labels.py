@@ -143,6 +143,7 @@ ALIKE = frozenset({"tie", "below_margin", "identical", "near_duplicate"})
 MEND = {
     "incomplete": "drafts are cut at the token limit; raise `sample.max_new_tokens`, or lower `train.learning_rate` where "
     "the student has forgotten to stop",
+    "broken_text": "drafts have characters in pieces; lower `sample.temperature` or `sample.top_p`",
     "all_failed_gates": "no draft passes the gates; loosen the rubric's gates, raise `sample.drafts`, or mix in the "
     "teacher's drafts (`sample.teacher_drafts`)",
     "judge_failed": "the judge failed on them; see the failures in 2-verdicts.jsonl and mend the judge",

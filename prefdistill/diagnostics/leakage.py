@@ -18,6 +18,8 @@ from prefdistill.records import Finding, Prompt
 if TYPE_CHECKING:
     import numpy as np
 
+FEWEST_QUOTES = 3
+"""Held-out prompts that must quote train prompts before any quote counts; one or two may be chance. Copies always do."""
 LONG = 13
 """Words of a run that two prompts have in common only if one of them, or a third text, is the source of both."""
 SHORT = 3
@@ -57,9 +59,13 @@ def leaked(train: Sequence[Prompt], held: Sequence[Prompt]) -> Leaked:
         return Leaked(len(held))
     texts = [_user_words(prompt) for prompt in everyone]
     found = _short_copies(texts, len(train))
-    for row, other, covered in _common_runs(texts, len(train)):
-        if covered > found.get(row, (0, 0))[0]:
-            found[row] = (covered, other)
+    quotes: dict[int, tuple[int, int]] = {}
+    for row, other, covered, copied in _common_runs(texts, len(train)):
+        into = found if copied else quotes
+        if covered > into.get(row, (0, 0))[0]:
+            into[row] = (covered, other)
+    if len(quotes) >= FEWEST_QUOTES:
+        found = {**quotes, **found}
     order = sorted(found.items(), key=lambda each: (-each[1][0], everyone[each[0]].id))
     return Leaked(len(held), tuple((everyone[row].id, everyone[other].id) for row, (_, other) in order))
 
@@ -87,8 +93,8 @@ def _few(prompts: int) -> int:
     return min(10, max(FEW, prompts // 100))
 
 
-def _common_runs(texts: Sequence[Sequence[Sequence[str]]], train: int) -> Iterator[tuple[int, int, int]]:
-    """Yield (held-out row, train row, words in common) where the common text tells."""
+def _common_runs(texts: Sequence[Sequence[Sequence[str]]], train: int) -> Iterator[tuple[int, int, int, bool]]:
+    """Yield (held-out row, train row, words in common, whether it is a copy) where the common text tells."""
     import numpy as np
 
     flat = _Flat.of(texts)
@@ -115,8 +121,9 @@ def _common_runs(texts: Sequence[Sequence[Sequence[str]]], train: int) -> Iterat
         covered, telling_words = _places(both), _places(found)
         pieces = [rare[place] for place in telling_words if place in rare]
         quoted = len(telling_words) >= SOME * shorter and sum(pieces) >= RARE * len(pieces)
-        if quoted or len(covered) >= MOST * shorter:
-            yield row, other, len(covered)
+        copied = len(covered) >= MOST * shorter
+        if quoted or copied:
+            yield row, other, len(covered), copied
 
 
 def _places(starts: Sequence[int]) -> set[int]:

@@ -66,6 +66,7 @@ NAMES: dict[str, str] = {
     "parse_failures": "replies that could not be read",
     "phrase_share": "validation drafts of the new policy with the phrase that spreads most, share",
     "base_phrase_share": "the base's drafts with that phrase, share",
+    "teacher_phrase_share": "the teacher's drafts with that phrase, share",
 }
 """What each name means: up to its first slash, and without `_se`, which makes it the standard error of the other."""
 
@@ -110,8 +111,15 @@ def measure_round(data: RoundData) -> dict[str, float]:
         **measure_validation_drafts(data.policy_drafts, data.base_drafts, data.teacher_drafts),
         **measure_labels(data.prompts, data.drafts, data.verdicts, data.pairs, data.drops),
         **measure_judging(data.verdicts),
-        **({"phrase_share": found.share, "base_phrase_share": found.base_share} if found else {}),
+        **_shares(found),
     }
+
+
+def _shares(found: Spread | None) -> dict[str, float]:
+    if found is None:
+        return {}
+    shares = {"phrase_share": found.share, "base_phrase_share": found.base_share}
+    return shares if found.teacher_share is None else {**shares, "teacher_phrase_share": found.teacher_share}
 
 
 def describe_round(data: RoundData) -> dict[str, str]:
@@ -124,4 +132,4 @@ def describe_round(data: RoundData) -> dict[str, str]:
 
 
 def _phrase(data: RoundData) -> Spread | None:
-    return spreading_phrase(data.policy_drafts, data.base_drafts, data.pairs)
+    return spreading_phrase(data.policy_drafts, data.base_drafts, data.pairs, data.teacher_drafts)

@@ -7,13 +7,16 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from prefdistill.diagnostics.findings import Levels, Rule, Values
 from prefdistill.diagnostics.texts import runs, sentences
-from prefdistill.records import Draft, PreferencePair
+from prefdistill.records import Draft, Finding, PreferencePair
 
 LENGTHS = (3, 4, 5, 6)
 """Words of a phrase; it stands within a sentence."""
 MOST_CHARACTERS = 4000
 """How much of a text is looked through."""
+SELDOM = 0.1
+"""Share of the teacher's drafts up to which a phrase is not one of its own."""
 FEWEST = 3
 """Drafts that must have a phrase, and pairs that must favour it, before it is named."""
 
@@ -29,9 +32,13 @@ class Spread(NamedTuple):
     """Share of the policy's validation drafts that have it."""
     base_share: float
     """Share of the base's."""
+    teacher_share: float | None
+    """Share of the teacher's; None without any."""
 
 
-def spreading_phrase(policy: Sequence[Draft], base: Sequence[Draft], pairs: Sequence[PreferencePair]) -> Spread | None:
+def spreading_phrase(
+    policy: Sequence[Draft], base: Sequence[Draft], pairs: Sequence[PreferencePair], teacher: Sequence[Draft] = ()
+) -> Spread | None:
     """Return the run of three to six words that spread most among those that chosen texts have more than rejected ones.
 
     None where there is none: it must have gained beyond two standard errors, and so must its part in chosen texts.
@@ -58,7 +65,30 @@ def spreading_phrase(policy: Sequence[Draft], base: Sequence[Draft], pairs: Sequ
         " ".join(phrase),
         now[phrase] / len(policy),
         before[phrase] / len(base),
+        _counts(each.completion for each in teacher)[phrase] / len(teacher) if teacher else None,
     )
+
+
+def phrase(seen: Sequence[Values], levels: Levels) -> Iterator[Finding]:
+    """Find a phrase that spreads, that chosen texts have more than rejected ones, and that the teacher does not use.
+
+    A student that gets better also takes over phrases: those of the teacher. Without a teacher's drafts nothing is said.
+    """
+    now = seen[-1]
+    share, before, teacher = (now.get(f"{whose}phrase_share") for whose in ("", "base_", "teacher_"))
+    if share is None or before is None or teacher is None or teacher > SELDOM or share < before + teacher:
+        return
+    yield from levels.finding(
+        "phrase",
+        share - before,
+        f"a phrase spread to {share:.0%} of the validation drafts from {before:.0%} of the base's; chosen texts have it "
+        f"more often than rejected ones, and {teacher:.0%} of the teacher's drafts do: the judge may reward the phrase "
+        "itself; read drafts with it, forbid it in the rubric (check `phrases`, `none_of`), or judge with a second judge "
+        "too (`judge.panel`)",
+    )
+
+
+RULES: tuple[Rule, ...] = (phrase,)
 
 
 def _favoured(pairs: Iterable[PreferencePair], wanted: Collection[Phrase]) -> tuple[Counter[Phrase], Counter[Phrase]]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from prefdistill.diagnostics import drafts, judging, labels, leakage, training, trajectory
+from prefdistill.diagnostics import drafts, judging, labels, leakage, phrases, training, trajectory
 from prefdistill.diagnostics.findings import Levels, Rule, Values
 from prefdistill.diagnostics.training import start_lines
 from prefdistill.records import Finding, StartCheck
 
-DATA_RULES: tuple[Rule, ...] = (*drafts.RULES, *labels.RULES, *judging.RULES, *trajectory.RULES)
+DATA_RULES: tuple[Rule, ...] = (*drafts.RULES, *labels.RULES, *judging.RULES, *phrases.RULES, *trajectory.RULES)
 """Rules that hold for the prompts of one kind as for all."""
 RULES: tuple[Rule, ...] = (*training.RULES, *DATA_RULES, *leakage.RULES)
 
@@ -34,7 +34,7 @@ def find(
 
 def _with_phrase(finding: Finding, phrase: str, values: Values) -> Finding:
     """Add the phrase that spreads most to a finding about what the judge rewards."""
-    if finding.check not in ("judge_hacking", "held_out_drop", "chosen_longer", "length_growth"):
+    if finding.check not in ("phrase", "judge_hacking", "held_out_drop", "chosen_longer", "length_growth"):
         return finding
     now, before = values.get("phrase_share", 0.0), values.get("base_phrase_share", 0.0)
     added = f"; the phrase that spreads most is {phrase!r}: in {now:.0%} of the drafts, {before:.0%} of the base's"

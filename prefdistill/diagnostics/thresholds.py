@@ -45,6 +45,8 @@ class WarnLevels(Thresholds):
     """Rise of the judge's own score on validation since the base, at least, once the update is large enough to show."""
     chosen_longer: float | None = 0.6
     """Share of pairs whose chosen text is the longer one, at most."""
+    phrase: float | None = 0.25
+    """Rise in the share of drafts with one phrase that the judge favours and the teacher does not use, at most."""
     length_growth: float | None = 1.2
     """Mean tokens of the student's drafts against the round before, at most."""
     judge_hacking: int | None = 1

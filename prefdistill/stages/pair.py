@@ -23,6 +23,7 @@ from prefdistill.selection import (
     contenders,
     in_random_order,
     is_below,
+    is_broken,
     outvoted,
 )
 
@@ -34,6 +35,7 @@ Reason = Literal[
     "no_criterion_applies",
     "identical",
     "incomplete",
+    "broken_text",
     "all_failed_gates",
     "gate_failures_dropped",
     "tie",
@@ -51,7 +53,8 @@ Reason = Literal[
 fewer_than_two_drafts: fewer were written. not_judged: no verdict. judge_failed: failures left fewer than two drafts.
 gate_undecided: a panel split evenly on gates left fewer than two. no_criterion_applies: no criterion with a weight
 applies to the prompt. identical: all texts are the same. incomplete: drafts cut at the token limit left fewer than
-two. all_failed_gates: none may be chosen. gate_failures_dropped: `gate_failures: drop` left fewer than two. tie: none
+two. broken_text: drafts with a character in pieces did. all_failed_gates: none may be chosen. gate_failures_dropped:
+`gate_failures: drop` left fewer than two. tie: none
 is better than another. below_margin: better by less than `min_margin`. confirmation_failed: a comparison of the two
 has no readable verdict in one of its orders. not_compared: scored drafts of the prompt were compared, these two were
 not. orders_disagree: the winner changed with the order shown. comparison_contradicts: both orders prefer the draft
@@ -129,7 +132,9 @@ def _too_few(drafts: Sequence[Draft], verdict: Verdict | None, ranking: Ranking,
         return "judge_failed" if verdict.failures else "no_criterion_applies"
     everyone = contenders(ranking, drafts)
     if len(everyone) < 2:
-        return "incomplete" if any(COMPLETE in entry.gates for entry in ranking.entries) else "identical"
+        if any(COMPLETE in entry.gates for entry in ranking.entries):
+            return "incomplete"
+        return "broken_text" if any(is_broken(draft.completion) for draft in drafts) else "identical"
     passing = sum(each.passes for each in everyone)
     if passing == 0:
         return "all_failed_gates"

@@ -4,8 +4,8 @@
 
 The flawed judge rewards length and one stock phrase. Each run is made with the guard first; where it was stopped, a
 copy of it goes on with `loop.stop: never`, so both have the same rounds up to the stop, bit for bit. Gold, which takes no
-part in training or in the choice of the kept round, says what became of the student. A run that is there is not made
-again.
+part in training or in the choice of the kept round, says what became of the student. What is there already is gone on
+with.
 """
 
 from __future__ import annotations
@@ -32,14 +32,12 @@ def run(folder: Path, judge: str, seed: int, rounds: int) -> tuple[list[RoundRes
     common = (f"seed={seed}", f"loop.rounds={rounds}", *JUDGES[judge])
     recipe = ROOT / "recipes" / "quickstart.yaml"
     guarded, free = folder / f"{judge}-{seed}", folder / f"{judge}-{seed}-never"
-    if not (guarded / "result.json").exists():
-        run_recipe(load_recipe(recipe, common), guarded)
+    run_recipe(load_recipe(recipe, common), guarded)
     result = read_json(guarded / "result.json")
-    if result["stopped"] and not (free / "done").exists():
+    if result["stopped"]:
         if not free.exists():
             shutil.copytree(guarded, free)
         run_recipe(load_recipe(recipe, (*common, "loop.stop=never")), free)
-        (free / "done").touch()
     with_guard = rounds_of(guarded, len(result["rounds"]))
     return (
         with_guard,

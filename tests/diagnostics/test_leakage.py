@@ -90,12 +90,13 @@ def test_values_that_coincide_in_a_template_tell_nothing():
     assert copied.examples == (("test-10", "train-50"),)
 
 
-def test_a_thread_quoted_on_both_sides_is_a_leak():
-    thread, *rest = prose(50, 60)
-    quoted = " ".join(thread.split()[:30])
-    train = prompts([f"{rest[0]} {quoted}", *rest[1:40]])
-    held = prompts([f"{quoted} {rest[41]}", *rest[42:]], "validation")
-    assert leaked(train, held).examples == (("validation-0", "train-0"),)
+def test_a_thread_quoted_on_both_sides_is_a_leak_where_it_is_no_single_case():
+    rest, quoted = prose(50, 60), [" ".join(each.split()[:30]) for each in prose(3, 60, seed=77)]
+    train = prompts([f"{quote} {text}" for quote, text in zip(quoted, rest[:3], strict=True)] + rest[3:40])
+    held = [f"{text} {quote}" for quote, text in zip(quoted, rest[41:44], strict=True)]
+    found = leaked(train, prompts([*held, *rest[44:]], "validation"))
+    assert {one for one, _ in found.examples} == {"validation-0", "validation-1", "validation-2"}
+    assert leaked(train, prompts([held[0], *rest[44:]], "validation")).examples == ()
 
 
 def test_only_user_messages_count():

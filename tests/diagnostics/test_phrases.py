@@ -1,6 +1,7 @@
 """The phrase that spreads and that the judge rewards."""
 
-from prefdistill.diagnostics.phrases import spreading_phrase
+from prefdistill.diagnostics.findings import Levels
+from prefdistill.diagnostics.phrases import phrase, spreading_phrase
 from tests.diagnostics.rounds import pair_of, prose, written
 
 LOOPHOLE = "Please do not hesitate to contact me."
@@ -58,3 +59,24 @@ def test_with_too_little_text_nothing_is_named():
     assert spreading_phrase([], [], []) is None
     few = drafts(with_phrase(3, LOOPHOLE, 1))
     assert spreading_phrase(few, drafts(prose(3, 20, seed=2)), pairs(3, LOOPHOLE, "Thanks.")) is None
+
+
+def said(share, before, teacher=None):
+    values = {"phrase_share": share, "base_phrase_share": before}
+    seen = [{}, values if teacher is None else {**values, "teacher_phrase_share": teacher}]
+    return [each.check for each in phrase(seen, Levels())]
+
+
+def test_a_phrase_that_spreads_and_that_the_teacher_does_not_use_is_named():
+    assert said(0.9, 0.15, 0.0) == ["phrase"]
+    assert said(0.9, 0.15, 0.35) == []  # the teacher's own habit
+    assert said(0.9, 0.15) == []  # no teacher to compare with
+    assert said(0.3, 0.15, 0.0) == []
+
+
+def test_the_teachers_share_of_a_phrase_is_counted():
+    new, base = drafts([LOOPHOLE] * 20), drafts(prose(20, 20, seed=1))
+    found = spreading_phrase(
+        new, base, pairs(20, LOOPHOLE, "Thanks."), drafts([LOOPHOLE, "Thanks.", "Thanks.", "Bye."])
+    )
+    assert found is not None and (found.share, found.teacher_share) == (1.0, 0.25)

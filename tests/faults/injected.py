@@ -23,8 +23,10 @@ from prefdistill.sandbox import STUDENT_DIRECTORY
 from tests.conftest import ROOT
 
 QUICKSTART = ROOT / "recipes" / "quickstart.yaml"
-SMALL = ("loop.prompts_per_round=48", "prompts.validation_limit=50", "prompts.test_limit=10")
-"""The quickstart with fewer prompts."""
+SMALL = (
+    "loop.prompts_per_round=48", "prompts.validation_limit=50", "prompts.test_limit=10", "train.learning_rate=5.0e-4",
+)  # fmt: skip
+"""The quickstart with fewer prompts, and quick enough for its faults to show within the rounds given."""
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 Prepare = Callable[[Path], tuple[str, ...]]
@@ -308,7 +310,7 @@ FAULTS = (
     ),
     Fault(4, "reference swapped: start instead of base", ("first_step",), rounds=2, patch=start_as_reference),
     Fault(5, "chat template without end token", ("never learn to stop",), prepare=template_without_end, quick=True),
-    Fault(5, "completions that lose the end token", ("no_end_token",), patch=completions_without_end, quick=True),
+    Fault(5, "completions that lose the end token", ("no_end_token",), patch=completions_without_end),
     Fault(6, "double BOS", ("double_bos",), prepare=template_with_bos, patch=special_tokens_added),
     Fault(7, "max_length cut", ("truncated",), ("train.max_length=80",), quick=True),
     Fault(8, "labels inverted", ("margin_direction", "label_signal"), patch=swapped_columns),
@@ -316,11 +318,11 @@ FAULTS = (
     Fault(
         9, "random labels from the judge", ("label_signal",), ("judge={use: sandbox_flawed, noise: 20.0}",), rounds=4
     ),
-    Fault(10, "judge with a length bias", ("chosen_longer",), ("judge={use: sandbox_flawed, length_bias: 2.0}",)),
+    Fault(10, "judge with a length bias", ("chosen_longer",), ("judge={use: sandbox_flawed, length_bias: 4.0}",)),
     Fault(
         11,
         "judge with a loophole phrase",
-        ("judge_hacking", "held_out_drop", "loophole"),
+        ("phrase", "judge_hacking"),
         ("judge={use: sandbox_flawed, loophole_phrase: do not hesitate, loophole_reward: 0.6}",),
         rounds=4,
     ),

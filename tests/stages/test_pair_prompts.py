@@ -329,3 +329,11 @@ def test_a_judge_that_prefers_the_longer_draft_gets_it_in_both_orders(swapped):
     ]
     pair = pair_of(drafts, make_verdict(preferences=prefs[::-1] if swapped else prefs))
     assert (pair.chosen, pair.rejected) == (texts[1], texts[0])
+
+
+def test_a_draft_with_a_character_in_pieces_is_in_no_pair():
+    """Its text has other tokens than those that were sampled: trained on, it damaged a student."""
+    texts = ["The best of all.\ufffd", *TEXTS[:2]]
+    found = pair_of(*by_scores([0.9, 0.6, 0.2], texts))
+    assert (found.chosen, found.rejected) == (TEXTS[0], TEXTS[1])
+    assert reason(*by_scores([0.9, 0.6], texts)) == "broken_text"

@@ -357,7 +357,7 @@ def test_result_has_the_keys_that_programs_read(report: ReportData) -> None:
     result = json.loads(json.dumps(render_result(report), allow_nan=False))
     assert set(result) == {
         "schema", "version", "name", "mode", "seed", "rounds", "best_round", "policy", "test", "pgr", "pgr_refused",
-        "cost", "kinds",
+        "cost", "kinds", "stopped",
     }  # fmt: skip
     assert len(result["rounds"]) == 6
     for each in result["rounds"]:
@@ -366,7 +366,8 @@ def test_result_has_the_keys_that_programs_read(report: ReportData) -> None:
             "win_rate_interval", "rubric_score",
             "held_out_score", "baseline_rubric_score", "teacher_rubric_score", "gate_pass_rate", "gold", "mean_tokens",
             "adapter_moved", "kl", "judge_calls", "judge_cached", "judge_tokens", "judge_usd", "usd_per_pair",
-            "usd_per_kept_pair", "tokens_per_kept_pair", "seconds", "warnings",
+            "usd_per_kept_pair", "tokens_per_kept_pair", "seconds", "warnings", "checks", "diagnostics", "facts",
+            "findings", "remedy",
         }  # fmt: skip
     zero, one = result["rounds"][:2]
     assert (zero["round"], zero["adapter_moved"], zero["win_rate"]) == (0, None, None)
