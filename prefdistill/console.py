@@ -156,7 +156,8 @@ class TerminalDisplay:
             counts = Counter(check.state for check in result.checks)
             self.note(f"{name}: checks before training: {', '.join(f'{n} {state}' for state, n in counts.items())}")
         for warning in result.warnings:
-            self.note(f"warning, {name}: {warning}")
+            level = "stop" if warning.startswith("stop, ") else "warning"
+            self.note(f"{level}, {name}: {warning.removeprefix('stop, ').removeprefix('warn, ')}")
         if self._live is None:
             cells = [
                 f"{title} {cell}"
@@ -177,7 +178,7 @@ def summary(result: Mapping[str, Any], folder: Path) -> list[str]:
     test, best = result["test"], result["best_round"]
     kept = "the base: no round was better on validation" if best == 0 else f"round {best}"
     judged = " (self-judged)" if test["self_judged"] else ""
-    lines = ["", *([result["stopped"]] if result.get("stopped") else []), f"kept policy: {kept}"]
+    lines = ["", *([result["stopped"].split(": ")[0]] if result.get("stopped") else []), f"kept policy: {kept}"]
     if test["win_rate"] is not None:
         low, high = test["win_rate_interval"]
         lines.append(

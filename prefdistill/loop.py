@@ -19,7 +19,7 @@ from prefdistill.assembly import Workshop, adopt_recipe, opened
 from prefdistill.costs.watch import Watch
 from prefdistill.drafting import Judged, Wanted, drafts_and_verdicts
 from prefdistill.evaluation import Measured, evaluate, measure, measure_also
-from prefdistill.guard import StoppedError, best_round, decide, stop_text
+from prefdistill.guard import Decision, StoppedError, best_round, decide, stop_text
 from prefdistill.log import Display, Logged, Silent
 from prefdistill.recipe import Recipe
 from prefdistill.records import Policy, PreferencePair, Prompt, RoundResult
@@ -92,29 +92,22 @@ def run_rounds(shop: Workshop, display: Display) -> Outcome:
         paired = rank_and_pair(shop, number, judged)
         state.pairs[number] = paired.pairs
         try:
-            result = train_and_measure(outcome, state, number, judged, paired)
-            decision = decide(result, recipe.loop.remedy, applicable(shop, number))
-            if decision.action == "retry" and decision.finding is not None:
-                display.round_done(result)
-                display.note(f"round {number} is trained once more: {condemn(shop, number, decision.finding)}")
-                result = train_and_measure(outcome, state, number, judged, paired)
-                decision = decide(result, recipe.loop.remedy, ())
+            result, decision = train_and_decide(outcome, state, number, judged, paired, display)
         except StarvedError as problem:
             starved = "; ".join([str(problem), *data_findings(shop, judged, paired.pairs, paired.drops)])
             if number == 1:
                 raise StarvedError(starved) from None
             outcome.stopped = f"stopped before round {number}: {starved}"
+            display.note(outcome.stopped)
             break
         outcome.rounds.append(result)
         display.round_done(result)
         if decision.finding is not None:
             outcome.stopped = stop_text(result, decision.finding)
+            display.note(outcome.stopped.split(": ")[0])  # its finding was shown with the round
             break
-    if outcome.stopped:
-        display.note(outcome.stopped)
-        outcome.warnings.append(outcome.stopped)
-        if recipe.loop.on_stop == "raise":
-            raise StoppedError(f"{shop.run.path}: {outcome.stopped}; {WHAT_IS_LEFT}")
+    if outcome.stopped and recipe.loop.on_stop == "raise":
+        raise StoppedError(f"{shop.run.path}: {outcome.stopped}; {WHAT_IS_LEFT}")
     chosen = chosen_before(shop, outcome.rounds)
     outcome.best_round = best_round(outcome.rounds) if chosen is None else chosen
     measure_test(outcome)
@@ -135,6 +128,21 @@ class State:
 
     def __post_init__(self) -> None:
         self.measured[0] = self.baselines["base"]
+
+
+def train_and_decide(
+    outcome: Outcome, state: State, number: int, judged: Judged, paired: Paired, display: Display
+) -> tuple[RoundResult, Decision]:
+    """Train and measure a round, once more with a remedy where the guard asks for it; return it and what follows."""
+    shop, remedy = outcome.shop, outcome.shop.recipe.loop.remedy
+    result = train_and_measure(outcome, state, number, judged, paired)
+    decision = decide(result, remedy, applicable(shop, number))
+    if decision.action != "retry" or decision.finding is None:
+        return result, decision
+    display.round_done(result)
+    display.note(f"round {number} is trained once more: {condemn(shop, number, decision.finding)}")
+    result = train_and_measure(outcome, state, number, judged, paired)
+    return result, decide(result, remedy, ())
 
 
 def train_and_measure(outcome: Outcome, state: State, number: int, judged: Judged, paired: Paired) -> RoundResult:
