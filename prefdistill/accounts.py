@@ -24,7 +24,7 @@ from prefdistill.records import (
 from prefdistill.remedies import remedy_of
 from prefdistill.rubric import COMPLETE
 from prefdistill.run import Fingerprints, write_json
-from prefdistill.soundness import Watched, checks, findings, sound_round, sound_zero
+from prefdistill.soundness import Watched, checks, findings, sound_round, sound_zero, win_values
 
 
 def round_zero(
@@ -75,7 +75,7 @@ def round_result(
 ) -> RoundResult:
     """Evaluate the round's policy, put everything about the round into one record, and write it last."""
     folder, marks = shop.run.round(number), Fingerprints(shop.run.round(number))
-    evaluation, _ = evaluate(shop, trained.policy, "validation", ours, baselines, folder, "6-")
+    evaluation, compared = evaluate(shop, trained.policy, "validation", ours, baselines, folder, "6-")
     verdicts = judged.verdicts["verdicts"]
     failures = [*judged.failures, *(failure for verdict in verdicts.values() for failure in verdict.failures)]
     sound = sound_round(shop, number, judged, pairs, drops, trained, ours, baselines, watched)
@@ -105,7 +105,7 @@ def round_result(
             *_failure_warnings(ours.judged, ours.judged.verdicts),
             *trained.warnings,
         ),
-        diagnostics=sound.diagnostics,
+        diagnostics={**sound.diagnostics, **win_values(compared["base"], ours, baselines["base"])},
         kind_diagnostics=sound.kinds,
         facts=sound.facts,
         remedy=remedy_of(shop, number),

@@ -19,9 +19,20 @@ from prefdistill.diagnostics.measuring import RoundData, describe_round, measure
 from prefdistill.diagnostics.rules import find, start_checks
 from prefdistill.drafting import Judged
 from prefdistill.evaluation import Measured, mean_score
+from prefdistill.metrics.length_control import length_controlled_rate
 from prefdistill.metrics.scores import DraftScore
 from prefdistill.probing import kl_to, policy_log_probs
-from prefdistill.records import Draft, Drop, Finding, PreferencePair, RoundResult, StartCheck, TrainResult, digest
+from prefdistill.records import (
+    Comparison,
+    Draft,
+    Drop,
+    Finding,
+    PreferencePair,
+    RoundResult,
+    StartCheck,
+    TrainResult,
+    digest,
+)
 from prefdistill.run import Fingerprints, read_json, write_json
 
 KL_PROBES = 64
@@ -167,6 +178,21 @@ def _score_values(ours: Measured, base: Measured) -> dict[str, float]:
         values[name] = mean
         values |= _paired(gain, mine, theirs)
     return values
+
+
+def win_values(rows: Sequence[Comparison], ours: Measured, base: Measured) -> dict[str, float]:
+    """Return the win rate over the base, raw and at equal length."""
+    points = {"win": 1.0, "tie": 0.5, "loss": 0.0}
+    words = {draft.id: len(draft.completion.split()) for draft in (*ours.drafts, *base.drafts)}
+    judged = [row for row in rows if row.outcome in points]
+    if not judged:
+        return {}
+    outcomes = [points[row.outcome] for row in judged]
+    controlled = length_controlled_rate(
+        outcomes, [words[row.draft_id] - words[row.baseline_draft_id] for row in judged]
+    )
+    found = {"win_rate": fmean(outcomes)}
+    return found if controlled is None else {**found, "length_controlled_win_rate": controlled}
 
 
 def _paired(name: str, mine: Mapping[str, DraftScore], theirs: Mapping[str, DraftScore]) -> dict[str, float]:

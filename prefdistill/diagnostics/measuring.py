@@ -64,6 +64,8 @@ NAMES: dict[str, str] = {
     "failure_share": "failures among them, share",
     "parse_failure_share": "replies among them that could not be read, share",
     "parse_failures": "replies that could not be read",
+    "win_rate": "comparisons with the base on validation that were won, share; ties count half",
+    "length_controlled_win_rate": "the same at equal length, by a logistic fit on the difference in words",
     "phrase_share": "validation drafts of the new policy with the phrase that spreads most, share",
     "base_phrase_share": "the base's drafts with that phrase, share",
     "teacher_phrase_share": "the teacher's drafts with that phrase, share",

@@ -43,4 +43,7 @@ def _with_phrase(finding: Finding, phrase: str, values: Values) -> Finding:
 
 def start_checks(values: Values, facts: Mapping[str, str], findings: Sequence[Finding]) -> tuple[StartCheck, ...]:
     """Return what was checked before a round trained, a line each."""
-    return start_lines(values, facts, findings)
+    alone = values.get("self_judged") == 1.0
+    text = "the training judge scores the rounds too: self-judged" if alone else "another one scores the rounds"
+    judges = StartCheck(name="judges", state="warn" if alone else "ok", text=text)
+    return (*start_lines(values, facts, findings), judges)
