@@ -162,8 +162,9 @@ def messages_digest(prompt: Prompt) -> str:
     return digest([message.model_dump() for message in prompt.messages])
 
 
-def without_forgotten(loaded: Loaded, forgotten: Mapping[str, Forgotten]) -> tuple[Loaded, list[str]]:
-    """Put stand-ins in the places of forgotten prompts, whether the prompts file still has them or not."""
+def without_forgotten(loaded: Loaded, forgotten: Mapping[str, Forgotten], task: str = "") -> tuple[Loaded, list[str]]:
+    """Put stand-ins in the places of a task's forgotten prompts, whether its prompts file still has them or not."""
+    forgotten = {prompt_id: gone for prompt_id, gone in forgotten.items() if gone.task == task}
     if not forgotten:
         return loaded, []
     kept = {prompt.id: prompt for prompt in loaded.prompts}
@@ -238,8 +239,11 @@ def without_too_long(recipe: Recipe, loaded: Loaded) -> tuple[Loaded, list[str]]
     return Loaded(kept, loaded.merged, loaded.near_duplicates), [f"{text}; they are left out"]
 
 
-def load_tasks(recipe: Recipe) -> tuple[dict[str, Loaded], list[str]]:
-    """Load the prompts of every task of `evaluate.also` by its name; return them and what a user should know."""
+def load_tasks(recipe: Recipe, forgotten: Mapping[str, Forgotten]) -> tuple[dict[str, Loaded], list[str]]:
+    """Load the prompts of every task of `evaluate.also` by its name; return them and what a user should know.
+
+    Their ids are a task's own: the same row among the recipe's prompts, or in another task, is another prompt.
+    """
     found, notes = {}, []
     for task in recipe.evaluate.also:
         rows = read_rows(task.prompts) if not task.prompts.is_dir() else read_dataset(str(task.prompts))
@@ -255,12 +259,17 @@ def load_tasks(recipe: Recipe) -> tuple[dict[str, Loaded], list[str]]:
         )
         for name, count in check_fields(loaded.prompts, task.rubrics).items():
             notes.append(f"evaluate.also {task.name}: {count} of {len(loaded.prompts)} prompts have no field `{name}`")
-        chosen = sorted(loaded.prompts, key=lambda prompt: digest(prompt.id))[: task.limit]
-        prompts = tuple(
-            sorted((each.model_copy(update={"split": "validation"}) for each in chosen), key=lambda p: p.id)
-        )
-        found[task.name] = Loaded(prompts, loaded.merged, ())
+        named = Loaded(tuple(_of_task(task.name, prompt) for prompt in loaded.prompts), loaded.merged, ())
+        named, gone = without_forgotten(named, forgotten, task.name)
+        notes += [f"evaluate.also {task.name}: {each}" for each in gone]
+        chosen = sorted(named.prompts, key=lambda prompt: digest(prompt.id))[: task.limit]
+        found[task.name] = Loaded(tuple(sorted(chosen, key=lambda prompt: prompt.id)), loaded.merged, ())
     return found, notes
+
+
+def _of_task(name: str, prompt: Prompt) -> Prompt:
+    prompt_id = digest({"task": name, "id": prompt.id}, 12)
+    return prompt.model_copy(update={"id": prompt_id, "split": "validation", "tags": (*prompt.tags, f"task:{name}")})
 
 
 def _own_id(prompt: Prompt) -> str:
@@ -283,7 +292,7 @@ def opened(
     forgotten = dict(sorted(run.rows(run.path, "forgotten.jsonl", Forgotten).read().items(), key=lambda row: row[1].at))
     loaded, gone = without_forgotten(loaded, forgotten)
     loaded, too_long = without_too_long(recipe, loaded)
-    tasks, of_tasks = load_tasks(recipe)
+    tasks, of_tasks = load_tasks(recipe, forgotten)
     notes += gone + too_long + of_tasks
     changed = _compare_with_run(recipe, run)
     manifest = _manifest(recipe, run, loaded, notes)
@@ -324,8 +333,12 @@ def opened(
             fitting, cut = without_too_long(recipe, tasks[task.name])
             shop.notes += [f"evaluate.also {task.name}: {each}" for each in cut]
             shop.also[task.name] = replace(shop, prompts=fitting, own_rubrics=task.rubrics, own_judge=task.judge)
+            if not run.prompts_also(task.name).exists():  # before its first draft, so that each can be forgotten
+                _write_task_prompts(shop, task.name)
         if not run.recipe.exists():
             _write_inputs(shop)
+        elif not shop.changed:  # operational keys may differ, such as loop.rounds: a killed run goes on with them
+            _write_recipe(shop)
         yield shop
     finally:
         for plugin in reversed(plugins):
@@ -407,14 +420,7 @@ def _write_inputs(shop: Workshop) -> None:
     from prefdistill.documents import render_yaml
 
     recipe, run = shop.recipe, shop.run
-    resolved = recipe.resolved()
-    if recipe.rubrics.column is None:
-        names = {"": "rubric.yaml"}
-        resolved["rubric"] = "rubric.yaml"
-    else:
-        names = {kind: f"rubric-{kind}.yaml" for kind in recipe.rubrics.rubrics}
-        resolved["rubric"] = {"column": recipe.rubrics.column, **names}
-    for kind, name in names.items():
+    for kind, name in _rubric_files(recipe).items():
         rubric = recipe.rubrics.rubrics[kind]
         data = rubric.model_dump(mode="json", exclude_defaults=True)
         for criterion in (*data.get("gates", ()), *data["criteria"]):
@@ -422,8 +428,31 @@ def _write_inputs(shop: Workshop) -> None:
             if colon and file.endswith(".py"):
                 criterion["check"] = f"{rubric._directory / criterion['check']}"
         write_text(run.path / name, render_yaml(data))
-    write_text(run.recipe, render_yaml(resolved))
     run.rows(run.path, "prompts.jsonl", Prompt).rewrite(shop.prompts.prompts)
+    for task in shop.also:
+        _write_task_prompts(shop, task)
+    _write_recipe(shop)  # last: where it is, the others are
+
+
+def _write_recipe(shop: Workshop) -> None:
+    """Write recipe.yaml."""
+    from prefdistill.documents import render_yaml
+
+    column, names = shop.recipe.rubrics.column, _rubric_files(shop.recipe)
+    rubric = names[""] if column is None else {"column": column, **names}
+    write_text(shop.run.recipe, render_yaml({**shop.recipe.resolved(), "rubric": rubric}))
+
+
+def _rubric_files(recipe: Recipe) -> dict[str, str]:
+    """Return the name of each rubric's file by kind of prompt."""
+    if recipe.rubrics.column is None:
+        return {"": "rubric.yaml"}
+    return {kind: f"rubric-{kind}.yaml" for kind in recipe.rubrics.rubrics}
+
+
+def _write_task_prompts(shop: Workshop, task: str) -> None:
+    path = shop.run.prompts_also(task)
+    shop.run.rows(path.parent, path.name, Prompt).rewrite(shop.also[task].prompts.prompts)
 
 
 def _manifest(recipe: Recipe, run: RunDirectory, loaded: Loaded, notes: list[str]) -> dict[str, Any]:

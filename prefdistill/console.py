@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from prefdistill.costs.estimate import usd_text
+from prefdistill.diagnostics.rules import phrase_line
 from prefdistill.golden import Tested, shown
 from prefdistill.golden import summary as summary_of_tests
 from prefdistill.records import RoundResult, Usage
@@ -158,6 +159,9 @@ class TerminalDisplay:
         for warning in result.warnings:
             level = "stop" if warning.startswith("stop, ") else "warning"
             self.note(f"{level}, {name}: {warning.removeprefix('stop, ').removeprefix('warn, ')}")
+        phrase = phrase_line(result.findings, result.diagnostics, result.facts)
+        if phrase is not None:
+            self.note(f"{name}: {phrase}")
         if self._live is None:
             cells = [
                 f"{title} {cell}"

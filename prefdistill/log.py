@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
+from prefdistill.diagnostics.rules import phrase_line
 from prefdistill.records import RoundResult
 from prefdistill.run import disk_errors
 
@@ -85,10 +86,12 @@ def round_lines(result: RoundResult) -> list[str]:
         ("KL to the policy before", result.train.kl if result.train else None),
         ("KL to the base", result.diagnostics.get("kl_base")),
     )
+    phrase = phrase_line(result.findings, result.diagnostics, result.facts)
     said = ", ".join(f"{what} {value:.4f}" for what, value in scores if value is not None)
     return [
         *(f"{name}: check {each.name}: {each.state}: {each.text}" for each in result.checks),
         *(f"{name}: failed: {count} {what}" for what, count in sorted(result.failures.items())),
         f"{name}: {result.drafts} drafts, {result.pairs} pairs, {said or 'no scores'}",
         *(f"{name}: {warning}" for warning in result.warnings),
+        *([f"{name}: {phrase}"] if phrase is not None else []),
     ]

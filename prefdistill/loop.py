@@ -34,6 +34,7 @@ WHAT_IS_LEFT = (
     "every round's policy and drafts are kept; set loop.on_stop: keep_best to keep the best of them, or loop.stop: never "
     "to go on"
 )
+OF_EARLIER = "result.json, report.html and policy/ are those of an earlier ending of this run"
 
 
 def run_recipe(
@@ -107,7 +108,8 @@ def run_rounds(shop: Workshop, display: Display) -> Outcome:
             display.note(outcome.stopped.split(": ")[0])  # its finding was shown with the round
             break
     if outcome.stopped and recipe.loop.on_stop == "raise":
-        raise StoppedError(f"{shop.run.path}: {outcome.stopped}; {WHAT_IS_LEFT}")
+        earlier = f"; {OF_EARLIER}" if shop.run.result.exists() else ""
+        raise StoppedError(f"{shop.run.path}: {outcome.stopped}; {WHAT_IS_LEFT}{earlier}")
     chosen = chosen_before(shop, outcome.rounds)
     outcome.best_round = best_round(outcome.rounds) if chosen is None else chosen
     measure_test(outcome)
@@ -214,9 +216,22 @@ def measure_test(outcome: Outcome) -> None:
     shop, policy = outcome.shop, outcome.policy
     baselines = measure_baselines(shop, "test")
     folder, base = shop.run.test(policy.round), baselines["base"]
+    outcome.warnings += _tested_before(folder)
     ours = base if policy.adapter is None else measure(shop, policy, "test", folder, "", base)
     outcome.test, outcome.test_comparisons = evaluate(shop, policy, "test", ours, baselines, folder, "")
     outcome.test_measured = {"policy": ours, **baselines}
+
+
+def _tested_before(folder: Path) -> list[str]:
+    """Return a warning where another round's policy was measured on the test split already, while it was kept."""
+    others = [each.parent.name for each in sorted(folder.parent.glob("round-*/drafts.jsonl")) if each.parent != folder]
+    if not others:
+        return []
+    rounds = f"round {' and '.join(str(int(name[6:])) for name in others)}"
+    return [
+        f"the test split was already measured for {rounds}; round {int(folder.name[6:])} is kept now, so whoever changed "
+        "the recipe in between may have known its figures: they may be too good; confirm them on new prompts"
+    ]
 
 
 def chosen_before(shop: Workshop, rounds: Sequence[RoundResult]) -> int | None:

@@ -7,16 +7,19 @@ without loading a model: keys, plug-ins and their options, rubrics and their che
 from __future__ import annotations
 
 import importlib.util
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     PrivateAttr,
+    Tag,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -263,7 +266,7 @@ class AlsoTask(Section):
     """Prompts of another task, which the run does not train, scored each round: does the student still do them?"""
 
     name: str = Field(default="", pattern=r"^[A-Za-z0-9._-]*$")
-    """What reports call it; the prompts file's name by default."""
+    """What reports and files call it; the prompts file's name by default."""
     prompts: Path
     """A .jsonl, .json or .csv file, or a folder written by `datasets.save_to_disk`; relative to the recipe."""
     rubric: Path
@@ -286,7 +289,7 @@ class AlsoTask(Section):
     def _read_rubric(self) -> Self:
         self._rubric = _load_checked(self.rubric)
         if not self.name:
-            object.__setattr__(self, "name", self.prompts.stem)
+            object.__setattr__(self, "name", re.sub(r"[^A-Za-z0-9._-]+", "-", self.prompts.stem))
         return self
 
     @property
@@ -346,7 +349,10 @@ class LoopSection(Section):
     """The policy that a round's training starts from."""
     warn: WarnLevels = WarnLevels()
     """Beyond which value each check warns; `null` switches a check off."""
-    stop: StopLevels | Literal["never"] = StopLevels()
+    stop: Annotated[
+        Annotated[StopLevels, Tag("levels")] | Annotated[Literal["never"], Tag("never")],
+        Discriminator(lambda value: "never" if isinstance(value, str) else "levels"),
+    ] = StopLevels()
     """Beyond which value a check ends the run early; `never` lets every round run, whatever the checks find."""
     on_stop: Literal["keep_best", "raise"] = "keep_best"
     """When a rule stops the run: keep the best round so far and measure it on the test split, or end with an error."""
@@ -454,6 +460,9 @@ class Recipe(Section):
         """Return the recipe as plain data that can be run again from any folder; it holds no secrets."""
         data = self.model_dump(mode="json", exclude_none=True)
         data["student"]["model"] = self.student.source
+        for name, levels in (("warn", self.loop.warn), ("stop", self.loop.stop)):
+            if levels != "never":  # a check that is switched off is null, and must stay so
+                data["loop"][name] = levels.model_dump(mode="json")
         if self.cache not in ("user", "off"):
             data["cache"] = str((self.directory / self.cache).resolve())
         if self.evaluate.metrics:

@@ -80,7 +80,7 @@ class Prompt(Row):
     fields: dict[str, Any] = {}
     """Every other column of the prompts file; `{name}` in a rubric refers to these."""
     tags: tuple[str, ...] = ()
-    """Marks set while loading, such as the user's own id (`id:…`) or the number of merged copies (`copies:3`)."""
+    """Marks set while loading: the user's own id (`id:…`), merged copies (`copies:3`), another task (`task:…`)."""
 
     @model_validator(mode="after")
     def _ends_with_user(self) -> Self:
@@ -97,6 +97,11 @@ class Prompt(Row):
     def text(self) -> str:
         """The last user message."""
         return self.messages[-1].content
+
+    @property
+    def task(self) -> str:
+        """The task of `evaluate.also` that it belongs to; empty for the recipe's own prompts."""
+        return next((tag.removeprefix("task:") for tag in self.tags if tag.startswith("task:")), "")
 
 
 class Policy(Record):
@@ -372,6 +377,8 @@ class Forgotten(Row):
 
     prompt_id: str
     split: Split
+    task: str = ""
+    """The task of `evaluate.also` that it belongs to; empty for the recipe's own prompts."""
     kind: dict[str, str] = {}
     """The column that chooses its rubric, and its value; empty where one rubric serves all."""
     messages: str

@@ -10,7 +10,6 @@ from typing import Any
 
 from prefdistill.artefacts import round_of
 from prefdistill.assembly import Workshop
-from prefdistill.recipe import STAGES
 from prefdistill.records import Finding, Remedy
 from prefdistill.run import Fingerprints, read_json, write_json
 
@@ -47,7 +46,7 @@ def applicable(shop: Workshop, number: int) -> list[Remedy]:
 
 
 def condemn(shop: Workshop, number: int, finding: Finding) -> str:
-    """Note a round's remedy, set aside what was trained and measured without it, and say what is done."""
+    """Note a round's remedy, set aside what was made without it, later rounds included, and say what is done."""
     folder = shop.run.round(number)
     note = {
         "schema": 1,
@@ -66,7 +65,9 @@ def finish_condemning(shop: Workshop, number: int) -> None:
     marks = Fingerprints(folder)
     if not (folder / FILE).exists() or marks.of("policy") != read_json(folder / FILE)["condemned"]:
         return
-    shop.run.set_aside([*sorted(folder.glob("6-*")), folder / "round.json", folder / "5-policy"])
+    run = shop.run
+    later = [path for path in run.path.glob("round-[0-9]*") if round_of(path) > number]
+    tests = [path for path in (run.path / "test").glob("round-[0-9]*") if int(path.name[6:]) >= number]
+    run.set_aside([run.result, run.report, run.report_data, *sorted(later, reverse=True), *tests])
+    run.set_aside([*sorted(folder.glob("6-*")), folder / "round.json", folder / "5-policy"])
     marks.forget(["policy", *(name for name in list(marks.entries) if name.startswith("6-"))])
-    here = (round_of(folder), STAGES.index("train"))
-    shop.redone = min(shop.redone or here, here)

@@ -162,6 +162,16 @@ class RunDirectory:
         """All prompts, with their splits."""
         return self.path / "prompts.jsonl"
 
+    def prompts_also(self, task: str) -> Path:
+        """Return the file of the prompts of a task of `evaluate.also`."""
+        return self.path / f"prompts-also-{task}.jsonl"
+
+    @property
+    def all_prompts(self) -> tuple[Path, ...]:
+        """The files of prompts that are there: the recipe's own, then those of other tasks, past ones too."""
+        found = (self.prompts, *sorted(self.path.glob("prompts-also-*.jsonl")))
+        return tuple(path for path in found if path.is_file())
+
     @property
     def forgotten(self) -> Path:
         """Prompts whose texts were removed on request."""

@@ -115,9 +115,9 @@ def sound_round(
 def findings(shop: Workshop, rounds: Sequence[RoundResult]) -> tuple[Finding, ...]:
     """Return what is wrong with the last of `rounds` by the recipe's levels, for all prompts and then per kind."""
     levels, last = shop.recipe.loop.levels, rounds[-1]
-    found = list(find([each.diagnostics for each in rounds], levels, last.facts))
+    found = list(find([each.diagnostics for each in rounds], levels))
     for kind in last.kind_diagnostics:
-        of_kind = find([each.kind_diagnostics.get(kind, {}) for each in rounds], levels, {}, data_only=True)
+        of_kind = find([each.kind_diagnostics.get(kind, {}) for each in rounds], levels, data_only=True)
         found += [each.model_copy(update={"kind": kind, "message": f"{kind}: {each.message}"}) for each in of_kind]
     return tuple(found)
 
@@ -125,7 +125,7 @@ def findings(shop: Workshop, rounds: Sequence[RoundResult]) -> tuple[Finding, ..
 def data_findings(shop: Workshop, judged: Judged, pairs: Sequence[PreferencePair], drops: Sequence[Drop]) -> list[str]:
     """Return what is wrong with drafts and labels of a round that has too few pairs to train on."""
     data = RoundData(judged.prompts, judged.drafts, judged.verdicts["verdicts"], pairs, drops)
-    return [each.message for each in find([measure_round(data)], shop.recipe.loop.levels, {}, data_only=True)]
+    return [each.message for each in find([measure_round(data)], shop.recipe.loop.levels, data_only=True)]
 
 
 def checks(result: RoundResult) -> tuple[StartCheck, ...]:
@@ -157,6 +157,9 @@ def _base_values(base: Measured) -> dict[str, float]:
     single = [score.gated_score for score in base.rubric.values()]
     if len(single) > 1:
         values["base_score_sd"] = stdev(single)
+    other = [score.gated_score for score in (base.held_out or {}).values()]
+    if len(other) > 1:
+        values["base_held_out_sd"] = stdev(other)
     return {**values, **_length(base)}
 
 
@@ -167,7 +170,8 @@ def _length(measured: Measured) -> dict[str, float]:
 
 def _score_values(ours: Measured, base: Measured) -> dict[str, float]:
     """Return both judges' mean scores, and the gain over the base with its standard error, paired by prompt."""
-    values = {name: value for name, value in _base_values(base).items() if name == "base_score_sd"}
+    values = {name: value for name, value in _base_values(base).items() if name.endswith("_sd")}
+    values["validation_prompts"] = float(len(ours.judged.prompts))
     for name, gain, mine, theirs in (
         ("rubric_score", "score", ours.rubric, base.rubric),
         ("held_out_score", "held_out", ours.held_out or {}, base.held_out or {}),

@@ -103,19 +103,37 @@ def test_a_remedied_run_that_is_run_again_trains_nothing(recipe, remedied, tmp_p
     assert adapter(run, 1) == adapter(remedied, 1)
 
 
+def test_a_run_that_went_on_is_remedied_later_and_goes_on_again(recipe, stopped, tmp_path):
+    """Rounds that stood on the condemned training go with it, whether the run ends in between or not."""
+    run = shutil.copytree(stopped, tmp_path / "run")
+    run_recipe(load_recipe(recipe, ("loop.stop=never", "loop.rounds=2")), run)
+    run_recipe(load_recipe(recipe, (*ALWAYS, "loop.remedy=auto")), run)
+    outcome = run_recipe(load_recipe(recipe, ("loop.stop=never", "loop.rounds=2", "loop.remedy=auto")), run)
+    assert [each.round for each in outcome.rounds] == [0, 1, 2]
+    assert outcome.rounds[1].remedy == "halve_learning_rate"
+
+
+def test_a_check_that_is_switched_off_stays_off_in_the_runs_own_recipe(recipe, stopped, tmp_path):
+    run = shutil.copytree(stopped, tmp_path / "run")
+    off = ("loop.warn.ties=null", "loop.stop.held_out_drop=null")
+    run_recipe(load_recipe(recipe, (*ALWAYS, *off)), run)
+    loop = load_recipe(run / "recipe.yaml").loop
+    assert (loop.warn.ties, loop.stop.held_out_drop, loop.stop.update_too_large) == (None, None, -100)
+
+
 def test_another_task_is_scored_each_round_by_its_own_rubric(recipe, stopped, tmp_path):
     """Added to a finished run, its base and its round are scored, and nothing else is made again."""
     rubric = tmp_path / "short.yaml"
     rubric.write_text("name: short\ncriteria: [{name: brief, check: length, unit: words, between: [1, 30]}]\n")
-    prompts = tmp_path / "other.jsonl"
+    prompts = tmp_path / "other (1).jsonl"
     prompts.write_text("".join(json.dumps({"prompt": f"Tell Ada about topic {n}."}) + "\n" for n in range(6)))
     run = shutil.copytree(stopped, tmp_path / "run")
     also = f"evaluate.also=[{{prompts: '{prompts}', rubric: '{rubric}', limit: 5}}]"
     outcome = run_recipe(load_recipe(recipe, (*ALWAYS, also)), run)
     for number, result in enumerate(outcome.rounds):
-        assert 0.0 <= result.diagnostics["also/other"] <= 1.0
+        assert 0.0 <= result.diagnostics["also/other-1-"] <= 1.0
         folder = run / "baselines" if number == 0 else run / "round-01"
-        name = "base-also-other-drafts.jsonl" if number == 0 else "6-also-other-drafts.jsonl"
+        name = "base-also-other-1--drafts.jsonl" if number == 0 else "6-also-other-1--drafts.jsonl"
         assert len((folder / name).read_text().splitlines()) == 5
-    assert {"also/other/gain", "also/other/gain_se"} <= outcome.rounds[1].diagnostics.keys()
+    assert {"also/other-1-/gain", "also/other-1-/gain_se"} <= outcome.rounds[1].diagnostics.keys()
     assert adapter(run, 1) == adapter(stopped, 1)

@@ -6,7 +6,7 @@ what was made so far.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,12 +52,12 @@ def steps_of(recipe: Recipe, prompts: Loaded, run: RunDirectory) -> Iterator[Ste
     Prompts that were forgotten keep their places among the rounds, but nothing is asked about them.
     """
     gone = run.rows(run.path, "forgotten.jsonl", Forgotten).read()
-    for step in _steps(recipe, without_forgotten(prompts, gone)[0], run):
+    for step in _steps(recipe, without_forgotten(prompts, gone)[0], run, gone):
         yield replace(step, prompts=tuple(prompt for prompt in step.prompts if prompt.id not in gone))
 
 
-def _steps(recipe: Recipe, prompts: Loaded, run: RunDirectory) -> Iterator[Step]:
-    evaluation = _Evaluation(recipe, prompts, run)
+def _steps(recipe: Recipe, prompts: Loaded, run: RunDirectory, gone: Mapping[str, Forgotten]) -> Iterator[Step]:
+    evaluation = _Evaluation(recipe, prompts, run, gone)
     for name in recipe.evaluate.baselines:
         yield from evaluation.measure("validation", name, run.baselines, f"{name}-validation-")
     yield from evaluation.also(run.baselines, "base-")
@@ -107,14 +107,14 @@ def _train(recipe: Recipe, run: RunDirectory, number: int, prompts: tuple[Prompt
 class _Evaluation:
     """Writes, judges and compares validation and test drafts, as `evaluation` does."""
 
-    def __init__(self, recipe: Recipe, prompts: Loaded, run: RunDirectory) -> None:
+    def __init__(self, recipe: Recipe, prompts: Loaded, run: RunDirectory, gone: Mapping[str, Forgotten]) -> None:
         self.recipe = recipe
         self.run = run
         self.prompts: dict[Split, tuple[Prompt, ...]] = {
             "validation": limited_prompts(recipe, prompts, "validation"),
             "test": limited_prompts(recipe, prompts, "test"),
         }
-        loaded = load_tasks(recipe)[0] if recipe.evaluate.also else {}
+        loaded = load_tasks(recipe, gone)[0] if recipe.evaluate.also else {}
         self.tasks: dict[str, tuple[tuple[Prompt, ...], Any, RubricSet]] = {
             task.name: (loaded[task.name].prompts, task.judge or recipe.judge, task.rubrics)
             for task in recipe.evaluate.also

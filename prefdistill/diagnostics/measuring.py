@@ -64,13 +64,23 @@ NAMES: dict[str, str] = {
     "failure_share": "failures among them, share",
     "parse_failure_share": "replies among them that could not be read, share",
     "parse_failures": "replies that could not be read",
-    "win_rate": "comparisons with the base on validation that were won, share; ties count half",
-    "length_controlled_win_rate": "the same at equal length, by a logistic fit on the difference in words",
     "phrase_share": "validation drafts of the new policy with the phrase that spreads most, share",
     "base_phrase_share": "the base's drafts with that phrase, share",
     "teacher_phrase_share": "the teacher's drafts with that phrase, share",
 }
 """What each name means: up to its first slash, and without `_se`, which makes it the standard error of the other."""
+
+
+SCORE_NAMES: dict[str, str] = {
+    "validation_prompts": "validation prompts with a draft of the policy",
+    "base_score_sd": "standard deviation of the base drafts' scores by the training judge, validation",
+    "base_held_out_sd": "the same by the held-out judge",
+    "score_gain": "mean gain of the training judge's score over the base, paired by prompt",
+    "held_out_gain": "the same by the held-out judge",
+    "win_rate": "comparisons with the base on validation that were won, share; ties count half",
+    "length_controlled_win_rate": "the same at equal length, by a logistic fit on the difference in words",
+}
+"""What the names mean that `soundness.py` adds."""
 
 
 @dataclass(frozen=True)

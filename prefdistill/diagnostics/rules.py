@@ -13,32 +13,32 @@ DATA_RULES: tuple[Rule, ...] = (*drafts.RULES, *labels.RULES, *judging.RULES, *p
 """Rules that hold for the prompts of one kind as for all."""
 RULES: tuple[Rule, ...] = (*training.RULES, *DATA_RULES, *leakage.RULES)
 
+ABOUT_REWARD = ("phrase", "judge_hacking", "held_out_drop", "chosen_longer", "length_growth")
+"""Checks about what the judge rewards."""
 
-def find(
-    seen: Sequence[Values], levels: Levels, facts: Mapping[str, str], data_only: bool = False
-) -> tuple[Finding, ...]:
+
+def find(seen: Sequence[Values], levels: Levels, data_only: bool = False) -> tuple[Finding, ...]:
     """Return what is wrong with a run's last round, stops first.
 
     Args:
         seen: the flat diagnostics of every round so far, the base's first.
         levels: beyond which value a check warns and stops.
-        facts: what was measured of the last round and is no number.
         data_only: leave out the rules about training and leaks, which have no kinds of prompt.
     """
     found = [each for rule in (DATA_RULES if data_only else RULES) for each in rule(seen, levels)]
-    phrase = facts.get("phrase")
-    if phrase:
-        found = [_with_phrase(each, phrase, seen[-1]) for each in found]
     return tuple(sorted(found, key=lambda each: each.level != "stop"))
 
 
-def _with_phrase(finding: Finding, phrase: str, values: Values) -> Finding:
-    """Add the phrase that spreads most to a finding about what the judge rewards."""
-    if finding.check not in ("phrase", "judge_hacking", "held_out_drop", "chosen_longer", "length_growth"):
-        return finding
+def phrase_line(findings: Sequence[Finding], values: Values, facts: Mapping[str, str]) -> str | None:
+    """Return which phrase spreads, where a finding is about what the judge rewards; it is the model's own text.
+
+    Findings go into cards and reports without texts, so the phrase stands apart from them.
+    """
+    phrase = facts.get("phrase")
+    if phrase is None or not any(each.check in ABOUT_REWARD for each in findings):
+        return None
     now, before = values.get("phrase_share", 0.0), values.get("base_phrase_share", 0.0)
-    added = f"; the phrase that spreads most is {phrase!r}: in {now:.0%} of the drafts, {before:.0%} of the base's"
-    return finding.model_copy(update={"message": finding.message + added})
+    return f"the phrase that spreads most is {phrase!r}: in {now:.0%} of the drafts, {before:.0%} of the base's"
 
 
 def start_checks(values: Values, facts: Mapping[str, str], findings: Sequence[Finding]) -> tuple[StartCheck, ...]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class Thresholds(BaseModel):
     """Levels by check; None switches a check off."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class WarnLevels(Thresholds):
@@ -92,6 +92,10 @@ class StopLevels(Thresholds):
     """Fall of the chosen texts' log-probability, nats a token against the start, while the margin rises, at most."""
     chosen_longer: float | None = 0.7
     """Share of pairs whose chosen text is the longer one, at most."""
+    length_growth: float | None = None
+    """Mean tokens of the student's drafts against the round before, at most."""
+    other_tasks: float | None = None
+    """Fall of an `evaluate.also` score below the base's, significant at two standard errors, at most."""
     judge_hacking: int | None = 2
     """Rounds in a row in which the judge's score rose by `judge_gain` while the held-out score stayed flat."""
     held_out_drop: float | None = 0.05

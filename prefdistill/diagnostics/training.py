@@ -161,7 +161,7 @@ def small_difference(seen: Sequence[Values], levels: Levels) -> Iterator[Finding
     if share is not None:
         message = (
             f"{share:.0%} of the pairs differ in fewer than 8 tokens: their common text is pushed down with the "
-            "rejected one; raise sample.temperature or sample.drafts, or lower pair.near_duplicate"
+            "rejected one; raise sample.temperature or sample.drafts, or drop more of them with pair.near_duplicate: 0.9"
         )
         yield from levels.finding("small_difference", share, message)
 

@@ -17,6 +17,8 @@ TYPICAL_SPREAD = 0.2
 """Standard deviation of scores between 0 and 1, for which `loop.warn.judge_gain` is meant."""
 WINDOW = 3
 """Rounds over which a slow rise of the judge's score adds up."""
+FEWEST_TO_WARN, FEWEST_TO_STOP = 12, 30
+"""Validation prompts from which the curve of a judge's mean score warns, and from which it ends a run."""
 HONEST_SHARE = 0.25
 """Part of the judge's rise that the held-out score shows at least where the judge is honest."""
 CIRCLES = 0.3
@@ -92,7 +94,7 @@ def hacked(seen: Sequence[Values], judge_gain: float) -> Rise | None:
         if error is None or held_out_error is None:
             continue
         rose = judge / unit >= judge_gain and judge > 2 * error
-        if rose and held_out + 2 * held_out_error < HONEST_SHARE * judge / unit:
+        if rose and (held_out + 2 * held_out_error) / _held_out_unit(seen) < HONEST_SHARE * judge / unit:
             return Rise(rounds, judge, held_out)
     return None
 
@@ -104,6 +106,27 @@ def _unit(seen: Sequence[Values]) -> float | None:
         return 1.0
     spread = next((each["base_score_sd"] for each in seen if "base_score_sd" in each), None)
     return spread / TYPICAL_SPREAD if spread else None
+
+
+def _held_out_unit(seen: Sequence[Values]) -> float:
+    """Return what counts as 1 on the held-out judge's scale, likewise; a tiny spread between 0 and 1 is another scale."""
+    scores = [each["held_out_score"] for each in seen if "held_out_score" in each]
+    spread = next((each["base_held_out_sd"] for each in seen if "base_held_out_sd" in each), None)
+    if not spread or (all(0.0 <= score <= 1.0 for score in scores) and spread >= TYPICAL_SPREAD / 4):
+        return 1.0
+    return spread / TYPICAL_SPREAD
+
+
+def _few(seen: Sequence[Values]) -> bool:
+    """Whether there are so few validation prompts that a curve of their means says nothing."""
+    return seen[-1].get("validation_prompts", math.inf) < FEWEST_TO_WARN
+
+
+def _stop_needs_more(found: Iterator[Finding], seen: Sequence[Values]) -> Iterator[Finding]:
+    """Yield findings, a stop as a warning where the validation prompts are too few to end a run by them."""
+    few = seen[-1].get("validation_prompts", math.inf) < FEWEST_TO_STOP
+    for each in found:
+        yield each.model_copy(update={"level": "warn"}) if few else each
 
 
 def _change(now: Values, before: Values, name: str) -> float | None:
@@ -120,13 +143,16 @@ def judge_hacking(seen: Sequence[Values], levels: Levels) -> Iterator[Finding]:
     """Find rounds in a row in which the judge's score rose and the held-out score did not."""
     if levels.warn.judge_hacking is None and (levels.stop is None or levels.stop.judge_hacking is None):
         return
+    if _few(seen):
+        return
     rise = hacked(seen, levels.warn.judge_gain)
     if rise is None:
         return
     rounds = 1
     while rounds < len(seen) and hacked(seen[:-rounds], levels.warn.judge_gain):
         rounds += 1
-    stop = None if levels.stop is None else levels.stop.judge_hacking
+    enough = seen[-1].get("validation_prompts", math.inf) >= FEWEST_TO_STOP
+    stop = None if levels.stop is None or not enough else levels.stop.judge_hacking
     stops = stop is not None and rounds >= stop
     limit = stop if stops else levels.warn.judge_hacking
     if limit is None or rounds < limit:
@@ -152,9 +178,10 @@ def held_out_drop(seen: Sequence[Values], levels: Levels) -> Iterator[Finding]:
     One round may wobble and come back; a fall of twice the stop level, beyond three standard errors, counts at once.
     """
     falls = [fall for number in range(len(seen), 1, -1) if (fall := _fall(seen[:number])) is not None][:2]
-    if not falls or "held_out_score" not in seen[-1]:
+    if not falls or "held_out_score" not in seen[-1] or _few(seen):
         return
     now, best, error = falls[0]
+    unit = _held_out_unit(seen)
     stop = None if levels.stop is None else levels.stop.held_out_drop
     at_once = now > max(3 * error, 2 * (stop if stop is not None else levels.warn.held_out_drop or math.inf))
     lasting = [fall for fall, _, its_error in falls if fall > 2 * its_error]
@@ -170,23 +197,28 @@ def held_out_drop(seen: Sequence[Values], levels: Levels) -> Iterator[Finding]:
         else "the judge's own score did not fall: the student pleases the judge and nobody else; repair the rubric, or "
         "judge with a second judge too (`judge.panel`)"
     )
-    yield from levels.finding(
+    found = levels.finding(
         "held_out_drop",
         fell,
-        f"the held-out score is {seen[-1]['held_out_score']:.3f}, {now:.3f} below round {best} (standard error "
-        f"{error:.3f}): {cause}",
+        f"the held-out score is {seen[-1]['held_out_score']:.3f}, {now * unit:.3f} below round {best} (standard error "
+        f"{error * unit:.3f}): {cause}",
         remedy="halve_learning_rate" if damaged else None,
     )
+    yield from _stop_needs_more(found, seen)
 
 
 def _fall(seen: Sequence[Values]) -> tuple[float, int, float] | None:
-    """Return how far the last held-out score is below the best one, whose round that is, and the standard error."""
+    """Return how far the last held-out score is below the best one, whose round that is, and the standard error.
+
+    Both are in units of the held-out judge's scale.
+    """
     scored = [(each["held_out_score"], -number) for number, each in enumerate(seen) if "held_out_score" in each]
     if "held_out_score" not in seen[-1] or len(scored) < 2:
         return None
     top, number = max(scored)
     error = _error(seen[-1], seen[-number], "held_out_gain_se")
-    return None if error is None else (top - seen[-1]["held_out_score"], -number, error)
+    unit = _held_out_unit(seen)
+    return None if error is None else ((top - seen[-1]["held_out_score"]) / unit, -number, error / unit)
 
 
 def label_signal(seen: Sequence[Values], levels: Levels) -> Iterator[Finding]:

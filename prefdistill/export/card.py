@@ -314,8 +314,13 @@ def _prompts_from(source: Source) -> str:
 
 
 def _problems(source: Source) -> list[str]:
-    """Return what the run warned of, about this round and about the prompts."""
-    rows = [*(finding.message for finding in source.round.findings), *source.round.warnings]
+    """Return what the run found about this round, what failed how often, and what it noted about the prompts.
+
+    Messages of failures are left out: they may quote a draft.
+    """
+    result = source.round
+    failed = [f"{count} {name.replace('.', ' ')} failures" for name, count in sorted(result.failures.items())]
+    rows = [*(finding.message for finding in result.findings), *failed]
     return list(dict.fromkeys([*rows, *source.manifest.get("notes", ())]))
 
 

@@ -118,14 +118,15 @@ def training_step(world: World, folder: Path, settled: bool) -> Step:
         return Step("training", "done", known, known or None)
     logged = world.files.rows(policy / "metrics.jsonl", "step")
     step = max((int(each) for each in logged if each.isdigit()), default=0)
-    saved, of = _checkpoint(policy / "checkpoints")
+    processes = at(world.recipe, "train.launch.processes", 1)
+    saved, of = _checkpoint(policy / "checkpoints", processes if isinstance(processes, int) else 1)
     if not (step or saved or policy.exists()):
         return Step("training", "owed")
     note = f"a resumed training goes on after step {saved}" if saved else "a resumed training begins anew"
     return Step("training", "begun", max(step, saved), of, note)
 
 
-def _checkpoint(folder: Path) -> tuple[int, int | None]:
+def _checkpoint(folder: Path, processes: int) -> tuple[int, int | None]:
     """Return the step of the last whole checkpoint, and of how many; (0, None) where there is none."""
     from prefdistill.trainers.checkpoints import is_complete
 
@@ -133,7 +134,7 @@ def _checkpoint(folder: Path) -> tuple[int, int | None]:
     for path in sorted(
         folder.glob("checkpoint-*"), key=lambda each: len(each.name) * 10**9 + _number(each), reverse=True
     ):
-        if is_complete(path):
+        if is_complete(path, processes):
             state = quiet.json(path / "trainer_state.json")
             most = state.get("max_steps")
             return _number(path), most if isinstance(most, int) else None
@@ -148,8 +149,9 @@ def _number(path: Path) -> int:
 def evaluation_steps(world: World, folder: Path, prefix: str, split: str, done: bool) -> list[Step]:
     """Count what is there of an evaluation, file by file, in the order in which it is made."""
     ids, steps = world.evaluated_ids(split), []
+    owner = f"{prefix.split('-')[0]}-"  # other tasks have no split in their files' names
     for kind in _kinds(world.recipe, prefix, split):
-        path = folder / f"{prefix}{kind}.jsonl"
+        path = folder / f"{owner if kind.startswith('also-') else prefix}{kind}.jsonl"
         if kind == "drafts" or kind.endswith("-drafts"):
             of_task = kind != "drafts"
             rows = world.files.rows(path, "id")

@@ -10,6 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from prefdistill.records import RoundResult
+
 Rows = dict[str, dict[str, Any]]
 
 
@@ -70,6 +74,18 @@ class Files:
         except RecipeError as problem:
             self.damage.append(str(problem))
             return {}
+
+    def result(self, path: Path) -> RoundResult | None:
+        """Return a round's result; None where there is none that this version can read."""
+        found = self.json(path)
+        if not found:
+            return None
+        try:
+            return RoundResult.model_validate(found)
+        except ValidationError as problem:
+            wrong = problem.errors()[0]["msg"]
+            self._note(path, f"no result that this version reads ({wrong}); the best so far is told without it")
+            return None
 
     def _note(self, path: Path, text: str) -> None:
         self.damage.append(f"{path.relative_to(self.folder)}: {text}")

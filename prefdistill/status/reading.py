@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from prefdistill.costs.measured import spent_before
 from prefdistill.errors import RunError
+from prefdistill.guard import best_round
 from prefdistill.records import Usage
 from prefdistill.run import RunDirectory
 from prefdistill.status.counting import (
@@ -42,6 +44,7 @@ class Status:
     """Since a file of the run was last changed."""
     parts: list[Part] = field(default_factory=list)
     finished: bool = False
+    """Whether result.json is of all that the recipe asks for; an earlier ending's is not."""
     stopped: str = ""
     """Why the run ended before its last round; empty if it did not."""
     best_round: int | None = None
@@ -84,14 +87,14 @@ def read_status(path: Path) -> Status:
         version=str(at(manifest, "versions.prefdistill", "unknown")),
         working=is_worked_on(path),
         idle_seconds=_idle(path),
-        finished=bool(result) and run.report.exists(),
         spent=spent_before(path / "spending.jsonl"),
         budget=at(recipe, "budget", {}) or {},
     )
     world = World(files, recipe, _splits(run, files), set(files.rows(run.forgotten, "prompt_id")))
     _add_parts(status, world, run, result)
     status.damage = list(dict.fromkeys(files.damage))
-    status.command = _command(run, status, bool(recipe) and run.recipe.exists())
+    raises = bool(status.stopped) and at(recipe, "loop.on_stop") == "raise"
+    status.command = _command(run, status, bool(recipe) and run.recipe.exists(), raises)
     return status
 
 
@@ -133,19 +136,19 @@ def _splits(run: RunDirectory, files: Files) -> dict[str, list[str]]:
 
 def _add_parts(status: Status, world: World, run: RunDirectory, result: dict[str, Any]) -> None:
     """Add the base, the rounds and the test, and say what ended the run and which round is best so far."""
-    status.parts.append(_base(world, run))
-    for number in range(1, status.rounds + 1):
-        status.parts.append(_round(world, run, number))
-    ended = at(result, "stopped")
-    last = next((part for part in reversed(status.parts) if part.state == "done"), None)
-    status.stopped = str(ended) if ended else _stop_rule(last, world.recipe) if last is not None else ""
-    if status.stopped or status.finished:
-        status.parts = [
-            Part(part.name, "not run") if part.state == "owed" and part.round else part for part in status.parts
-        ]
+    rounds = [_round(world, run, number) for number in range(1, status.rounds + 1)]
+    last, status.stopped = _ending(rounds, world.recipe, result)
+    status.parts = [_base(world, run), *rounds]
+    owed = any(part.state != "done" for part in status.parts[: last + 1])
+    raises = bool(status.stopped) and at(world.recipe, "loop.on_stop") == "raise"
+    status.finished = run.report.exists() and _covered(result) == last and not owed and not raises
+    status.parts = [
+        Part(part.name, "not run") if part.state == "owed" and (part.round or 0) > last else part
+        for part in status.parts
+    ]
     final = at(result, "best_round")
-    status.kept = isinstance(final, int)
-    status.best_round = int(final) if isinstance(final, int) else _best(status)
+    status.kept = status.finished and isinstance(final, int)
+    status.best_round = int(final) if status.kept else _best(status, world, run)
     status.parts.append(_test(world, run, status))
 
 
@@ -211,32 +214,52 @@ def _score(result: dict[str, Any]) -> tuple[float | None, str]:
     return None, ""
 
 
-def _best(status: Status) -> int | None:
-    """Return the best of the finished rounds; one that a stop rule condemned counts only by a held-out judge."""
-    scored = {
-        part.round or 0: part.score
-        for part in status.parts
-        if part.score is not None and (part.scored_by == "held-out judge" or not _stops(part))
-    }
-    return max(scored, key=lambda number: (scored[number], -number)) if scored else None
+def _best(status: Status, world: World, run: RunDirectory) -> int | None:
+    """Return the round that the guard would keep of the finished ones; None before the base is measured."""
+    done = [part.round or 0 for part in status.parts if part.state == "done"]
+    results = [found for number in done if (found := world.files.result(run.round(number) / "round.json")) is not None]
+    if not results or results[0].round != 0:
+        return None
+    if at(world.recipe, "loop.stop") == "never":
+        results = [each.model_copy(update={"findings": ()}) for each in results]
+    return best_round(results)
 
 
-def _stops(part: Part) -> list[dict[str, Any]]:
-    return [finding for finding in part.findings if finding.get("level") == "stop"]
+def _ending(rounds: Sequence[Part], recipe: dict[str, Any], result: dict[str, Any]) -> tuple[int, str]:
+    """Return the run's last round, and why it is the last; no reason where the recipe asks for no more."""
+    asked = at(recipe, "loop.rounds")
+    asked = asked if isinstance(asked, int) else len(rounds)
+    for number, part in enumerate(rounds[:asked], start=1):
+        if part.state == "done" and _stop_rule(part, recipe):
+            return number, _stop_rule(part, recipe)
+        if part.state != "done":
+            starved = str(at(result, "stopped") or "").startswith(f"stopped before round {number}:")
+            untrained = any(step.name == "training" and step.state == "owed" for step in part.steps)
+            return (number - 1, str(at(result, "stopped"))) if starved and untrained else (asked, "")
+    return asked, ""
+
+
+def _covered(result: dict[str, Any]) -> int | None:
+    """Return the last round that result.json is of; None where there is none."""
+    return max(
+        (each["round"] for each in dicts_at(result, "rounds") if isinstance(each.get("round"), int)), default=None
+    )
 
 
 def _stop_rule(part: Part, recipe: dict[str, Any]) -> str:
-    """Return why the guard ends, or has ended, the run after a round; empty where it goes on."""
-    stops = _stops(part)
+    """Return why the guard ends the run after a round; empty where it goes on."""
+    stops = [finding for finding in part.findings if finding.get("level") == "stop"]
     if not stops or at(recipe, "loop.stop") == "never":
         return ""
-    return f"after {part.name} by loop.stop.{stops[0].get('check')}: {stops[0].get('message')}"
+    kind = f" ({stops[0]['kind']})" if stops[0].get("kind") else ""
+    return f"after {part.name} by loop.stop.{stops[0].get('check')}{kind}: {stops[0].get('message')}"
 
 
-def _command(run: RunDirectory, status: Status, has_recipe: bool) -> str:
+def _command(run: RunDirectory, status: Status, has_recipe: bool, raises: bool) -> str:
     """Return the command that goes on; empty where nothing is owed."""
-    if status.finished and all(part.state in ("done", "not run") for part in status.parts):
+    if status.finished:
         return ""
     path = str(run.path) if "/" in str(run.path) or str(run.path).startswith(".") else f"./{run.path}"
     recipe = shlex.quote(str(run.recipe)) if has_recipe else "RECIPE"
-    return f"prefdistill run {recipe} --run {shlex.quote(path)}"
+    ending = " loop.on_stop=keep_best" if raises else ""
+    return f"prefdistill run {recipe} --run {shlex.quote(path)}{ending}"

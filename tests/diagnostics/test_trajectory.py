@@ -199,3 +199,27 @@ def test_other_tasks_that_are_forgotten_are_found():
     assert not found(other_tasks, {}, {**fell, "also/maths/gain_se": 0.06})
     assert not found(other_tasks, {}, {**fell, "also/maths/gain": -0.01, "also/maths/gain_se": 0.001})
     assert not found(other_tasks, {}, {"also/maths": 0.5, "also/maths/gain": -0.1}), "no standard error, no finding"
+
+
+@pytest.mark.parametrize(
+    ("prompts", "levels"), [(5, []), (12, ["warn"]), (29, ["warn"]), (30, ["stop"]), (100, ["stop"])]
+)
+@pytest.mark.parametrize("rule", [judge_hacking, held_out_drop])
+def test_few_validation_prompts_end_no_run(rule, prompts, levels):
+    rounds = curve([0.5, 0.6, 0.7, 0.8], [0.6, 0.5, 0.4, 0.3], error=0.01, validation_prompts=prompts)
+    assert [each.level for each in found(rule, *rounds)] == levels
+
+
+@pytest.mark.parametrize(("scale", "spread"), [(100.0, 20.0), (0.01, 0.002)])
+def test_a_held_out_judge_may_have_a_scale_of_its_own(scale, spread):
+    """What counts is the change in spreads of the base drafts' scores: the same curve tells the same on any scale."""
+
+    def on(held_out):
+        rounds = curve([0.5, 0.6, 0.7, 0.8], [scale * each for each in held_out], error=0.01, base_held_out_sd=spread)
+        return [{**each, "held_out_gain_se": scale * 0.01} for each in rounds]
+
+    flat, honest = on([0.3, 0.302, 0.304, 0.306]), on([0.3, 0.4, 0.5, 0.6])
+    assert history(judge_hacking, flat) == [None, "warn", "stop", "stop"]
+    assert history(judge_hacking, honest) == [None] * 4
+    falling = on([0.6, 0.5, 0.4, 0.3])
+    assert [each.level for each in found(held_out_drop, *falling)] == ["stop"]

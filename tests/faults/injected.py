@@ -316,7 +316,14 @@ FAULTS = (
     Fault(8, "labels inverted", ("margin_direction", "label_signal"), patch=swapped_columns),
     Fault(9, "random labels in the pairs", ("label_signal", "margin_direction"), patch=random_labels),
     Fault(
-        9, "random labels from the judge", ("label_signal",), ("judge={use: sandbox_flawed, noise: 20.0}",), rounds=4
+        9,
+        "random labels from the judge",
+        (
+            "label_signal",
+            "judge_hacking",
+        ),  # noise is a fixed number a text, so its mean may rise, and nothing else does
+        ("judge={use: sandbox_flawed, noise: 20.0}",),
+        rounds=4,
     ),
     Fault(10, "judge with a length bias", ("chosen_longer",), ("judge={use: sandbox_flawed, length_bias: 4.0}",)),
     Fault(

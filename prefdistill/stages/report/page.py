@@ -11,7 +11,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from prefdistill.diagnostics.measuring import NAMES
+from prefdistill.diagnostics.measuring import NAMES, SCORE_NAMES
+from prefdistill.diagnostics.rules import phrase_line
 from prefdistill.records import EvaluationResult, RoundResult, StartCheck, Usage
 from prefdistill.stages.report.agreement import read_agreement
 from prefdistill.stages.report.charts import Chart, Point, Reference, Series, render_chart, render_span, render_swatch
@@ -71,7 +72,7 @@ def render_report(report: ReportData, texts: bool = True) -> str:
         headline=headline(report),
         trust=trust(report),
         figures=figures(report),
-        warnings=_warnings(report),
+        warnings=_warnings(report, texts),
         facts=_facts(report),
         charts=[(chart, render_chart(chart)) for chart in _charts(report)],
         rounds=[_Row(each, find_result(each.evaluation), gate_pass_rate(each.evaluation)) for each in report.rounds],
@@ -82,7 +83,7 @@ def render_report(report: ReportData, texts: bool = True) -> str:
         matrices=_matrices(report),
         checks=_checks(report),
         diagnostics=_diagnostics(report),
-        meanings=NAMES,
+        meanings=NAMES | SCORE_NAMES,
         criteria=_criteria(report),
         agreement=read_agreement(report.agreement),
         spending=[(each.round, judging(each)) for each in report.rounds],
@@ -139,11 +140,14 @@ def _facts(report: ReportData) -> list[tuple[str, str]]:
     ]
 
 
-def _warnings(report: ReportData) -> list[tuple[str, str]]:
-    return [
-        *[("run", each) for each in report.warnings],
-        *[(f"round {result.round}", each) for result in report.rounds for each in round_warnings(result)],
-    ]
+def _warnings(report: ReportData, texts: bool) -> list[tuple[str, str]]:
+    """Return what is wrong, with its place; the phrase that spreads is the model's text, and left out with the others."""
+    found = [("run", each) for each in report.warnings]
+    for result in report.rounds:
+        phrase = phrase_line(result.findings, result.diagnostics, result.facts) if texts else None
+        lines = (*round_warnings(result), *([phrase] if phrase is not None else []))
+        found += [(f"round {result.round}", each) for each in lines]
+    return found
 
 
 def _charts(report: ReportData) -> list[Chart]:
