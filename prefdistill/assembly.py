@@ -267,9 +267,14 @@ def load_tasks(recipe: Recipe, forgotten: Mapping[str, Forgotten]) -> tuple[dict
     return found, notes
 
 
-def _of_task(name: str, prompt: Prompt) -> Prompt:
-    prompt_id = digest({"task": name, "id": prompt.id}, 12)
-    return prompt.model_copy(update={"id": prompt_id, "split": "validation", "tags": (*prompt.tags, f"task:{name}")})
+def task_prompt_id(task: str, prompt_id: str) -> str:
+    """Return a prompt's id in a task of `evaluate.also`; as it is among the recipe's own prompts (no task)."""
+    return digest({"task": task, "id": prompt_id}, 12) if task else prompt_id
+
+
+def _of_task(task: str, prompt: Prompt) -> Prompt:
+    tags = (*prompt.tags, f"task:{task}")
+    return prompt.model_copy(update={"id": task_prompt_id(task, prompt.id), "split": "validation", "tags": tags})
 
 
 def _own_id(prompt: Prompt) -> str:
@@ -333,8 +338,7 @@ def opened(
             fitting, cut = without_too_long(recipe, tasks[task.name])
             shop.notes += [f"evaluate.also {task.name}: {each}" for each in cut]
             shop.also[task.name] = replace(shop, prompts=fitting, own_rubrics=task.rubrics, own_judge=task.judge)
-            if not run.prompts_also(task.name).exists():  # before its first draft, so that each can be forgotten
-                _write_task_prompts(shop, task.name)
+            _write_task_prompts(shop, task.name)  # before the first draft, so that each can be forgotten
         if not run.recipe.exists():
             _write_inputs(shop)
         elif not shop.changed:  # operational keys may differ, such as loop.rounds: a killed run goes on with them
@@ -429,8 +433,6 @@ def _write_inputs(shop: Workshop) -> None:
                 criterion["check"] = f"{rubric._directory / criterion['check']}"
         write_text(run.path / name, render_yaml(data))
     run.rows(run.path, "prompts.jsonl", Prompt).rewrite(shop.prompts.prompts)
-    for task in shop.also:
-        _write_task_prompts(shop, task)
     _write_recipe(shop)  # last: where it is, the others are
 
 
@@ -451,8 +453,13 @@ def _rubric_files(recipe: Recipe) -> dict[str, str]:
 
 
 def _write_task_prompts(shop: Workshop, task: str) -> None:
+    """Add a task's prompts to those that were written before: drafts of these may be in replaced/."""
     path = shop.run.prompts_also(task)
-    shop.run.rows(path.parent, path.name, Prompt).rewrite(shop.also[task].prompts.prompts)
+    file = shop.run.rows(path.parent, path.name, Prompt)
+    before = file.read()
+    now = before | {prompt.id: prompt for prompt in shop.also[task].prompts.prompts}
+    if now != before:
+        file.rewrite(now.values())
 
 
 def _manifest(recipe: Recipe, run: RunDirectory, loaded: Loaded, notes: list[str]) -> dict[str, Any]:

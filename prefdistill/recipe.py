@@ -420,7 +420,8 @@ class Recipe(Section):
     def _sections_agree(self) -> Self:
         if "teacher" in self.evaluate.baselines and self.teacher is None:
             raise ValueError("evaluate.baselines names the teacher, but the recipe has no `teacher`; add one")
-        judges: tuple[tuple[str, Any], ...] = (("judge", self.judge), ("evaluate.judge", self.evaluate.judge))
+        judges: list[tuple[str, Any]] = [("judge", self.judge), ("evaluate.judge", self.evaluate.judge)]
+        judges += [(f"evaluate.also.{number}.judge", task.judge) for number, task in enumerate(self.evaluate.also)]
         for place, judge in judges:
             asks = "teacher" in getattr(type(judge), "model_fields", {}) and not getattr(judge, "brings_teacher", False)
             if asks and not (self.teacher or judge.teacher or getattr(judge, "panel", ())):

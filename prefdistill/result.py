@@ -121,7 +121,8 @@ def report_data(outcome: Outcome) -> ReportData:
 
 def unpriced_judges(recipe: Recipe) -> tuple[str, ...]:
     """Return the models that the recipe's judges ask and that have no price."""
-    judges = (recipe.judge, recipe.held_out_judge, recipe.evaluate.gold)
+    of_tasks = (task.judge for task in recipe.evaluate.also)
+    judges = (recipe.judge, recipe.held_out_judge, recipe.evaluate.gold, *of_tasks)
     return _unpriced(teacher for judge in judges for teacher in asked_by(judge, recipe))
 
 

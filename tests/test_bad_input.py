@@ -159,6 +159,10 @@ def test_what_can_be_known_beforehand_is_refused_beforehand(tiny_recipe, tmp_pat
     assert "evaluate.metrics: `nope` cannot be loaded" in refusal(tiny_recipe, tmp_path, "evaluate.metrics=[nope]")
     no_teacher = ("judge.use=rubric", "teacher=null", "evaluate.baselines=[base]")
     assert "asks a teacher, and there is none" in refusal(tiny_recipe, tmp_path, *no_teacher)
+    other = f"{{prompts: {ROOT}/recipes/prompts/quickstart.jsonl, rubric: {ROOT}/rubrics/sandbox-email.yaml"
+    no_teacher = ("teacher=null", "evaluate.baselines=[base]", f"evaluate.also=[{other}, judge: {{use: rubric}}}}]")
+    said = refusal(tiny_recipe, tmp_path, *no_teacher)
+    assert "evaluate.also.0.judge `rubric` asks a teacher, and there is none" in said
     assert "is no judge" in refusal(tiny_recipe, tmp_path, "judge.use=os:getcwd")
     rubric = tmp_path / "r.yaml"
     rubric.write_text("name: r\ncriteria:\n  - {name: a, check: length, between: [1, 9]}\n")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import sqlite3
 import stat
@@ -10,7 +11,7 @@ import sys
 
 import pytest
 
-from prefdistill.assembly import load_recipe_prompts
+from prefdistill.assembly import load_recipe_prompts, opened
 from prefdistill.costs.estimate import estimate_run
 from prefdistill.costs.steps import steps_of
 from prefdistill.errors import RunError
@@ -20,7 +21,7 @@ from prefdistill.forgetting.traces import Traces
 from prefdistill.loop import run_recipe
 from prefdistill.recipe import load_recipe
 from prefdistill.records import Draft, Forgotten, PreferencePair, Prompt
-from prefdistill.run import RunDirectory
+from prefdistill.run import RowFile, RunDirectory
 from prefdistill.stages.load import Loaded
 from tests.conftest import ROOT, TINY
 from tests.loopback import Loopback, fenced, menus
@@ -92,7 +93,7 @@ def everything(folder):
 
 def texts_of(run, prompt_id):
     """The prompt's own text and all its drafts, line by line."""
-    prompt = run.rows(run.path, "prompts.jsonl", Prompt).read()[prompt_id]
+    prompt = next(p for path in run.all_prompts for p in RowFile(path, Prompt).read().values() if p.id == prompt_id)
     drafts = [
         draft
         for path in run.path.rglob("*drafts.jsonl")
@@ -302,6 +303,45 @@ def test_an_open_label_page_keeps_its_file(finished):
     assert {path: after[path] for path in before} == before, "nothing was removed"
 
 
+def test_prompts_of_a_task_that_is_added_can_be_forgotten_before_the_run_has_gone_on(finished, tmp_path):
+    run, recipe, _ = finished
+    rows = [{"id": f"own-{n}", "prompt": f"Tell Ada about topic {n}."} for n in range(4)]
+    write_rows(tmp_path / "other.jsonl", rows)
+
+    def opened_with(limit):
+        also = f"evaluate.also=[{{prompts: {tmp_path}/other.jsonl, rubric: {tmp_path}/short.yaml, limit: {limit}}}]"
+        with opened(load_recipe(recipe, [also]), run) as shop:
+            return shop.also["other"].prompts.prompts
+
+    assert len(opened_with(4)) == 4
+    plan = plan_forgetting(run.path, "own-2")
+    assert plan.rows == {run.prompts_also("other"): 1}
+    assert forget(plan) == []
+    (stand_in,) = (prompt for prompt in opened_with(4) if "forgotten" in prompt.tags)
+    assert stand_in.id == plan.prompt.id
+    assert len(opened_with(1)) == 1
+    assert len(run.prompts_also("other").read_text().splitlines()) == 4, "those that were scored once can be found"
+    assert b"topic 2" not in run.prompts_also("other").read_bytes()
+
+
+def test_tokens_of_a_launched_training_that_failed_go(finished):
+    run, _, _ = finished
+    tokens = run.path / "retrained" / "x" / "round-01" / "launch" / "columns.json"
+    tokens.parent.mkdir(parents=True)
+    tokens.write_text(json.dumps({"prompt_ids": [[1, 2]]}))
+    prompt_id = next(iter(run.rows(run.round(1), "1-drafts.jsonl", Draft).read().values())).prompt_id
+    assert forget(plan_forgetting(run.path, prompt_id)) == []
+    assert not tokens.exists()
+
+
+def test_labels_of_another_tasks_prompt_go_by_its_text_alone():
+    prompt = Prompt(id="p", split="validation", messages=[{"role": "user", "content": "Tell Ada."}], tags=["id:m-1"])
+    of_task = prompt.model_copy(update={"tags": (*prompt.tags, "task:other")})
+    assert holds({"prompt_id": "m-1"}, prompt)
+    assert not holds({"prompt_id": "m-1"}, of_task), "labels name the recipe's own prompts"
+    assert holds({"prompt": "Tell Ada."}, of_task)
+
+
 def test_labels_of_other_conversations_with_the_same_last_turn_are_not_taken_for_its_own():
     def prompt(*texts):
         turns = ("user", "assistant") * 2
@@ -378,11 +418,28 @@ def test_the_cache_file_itself_holds_no_deleted_text(tmp_path):
     for number in range(200):
         cache.put(f"k{number}", {"text": f"secret line number {number} " * 20})
     assert cache.delete([f"k{number}" for number in range(0, 200, 2)]) == 100
+    assert cache.compact()
     cache.close()
     content = b"".join(path.read_bytes() for path in tmp_path.glob("replies*"))
     assert b"secret line number 42 " not in content
     assert b"secret line number 43 " in content
     assert sqlite3.connect(tmp_path / "replies.sqlite3").execute("SELECT COUNT(*) FROM replies").fetchone() == (100,)
+
+
+def test_a_deleted_text_is_not_left_in_a_page_whose_rows_were_moved_either(tmp_path):
+    from prefdistill.requests.reply_cache import ReplyCache
+
+    chance = random.Random(4)  # rows of such lengths leave a copy behind in a page that stays in use
+    texts = {f"{number * 7919 % 1009:04d}": f"secret line number {number:03d} of it " for number in range(60)}
+    cache = ReplyCache(tmp_path)
+    for key, text in texts.items():
+        cache.put(key, {"text": text + "x" * chance.randint(10, 400)})
+    gone = chance.sample(sorted(texts), 6)
+    assert cache.delete(gone) == 6
+    assert cache.compact()
+    cache.close()
+    content = b"".join(path.read_bytes() for path in tmp_path.glob("replies*"))
+    assert {key for key, text in texts.items() if text.encode() not in content} == set(gone)
 
 
 def test_traces_are_found_cut_and_escaped_but_shared_lines_stay():

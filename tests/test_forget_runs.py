@@ -10,7 +10,7 @@ import pytest
 from prefdistill.batches import desk
 from prefdistill.batches.notes import BatchNote
 from prefdistill.errors import RunError
-from prefdistill.forgetting import cannot_remove, forget, plan_forgetting
+from prefdistill.forgetting import cannot_remove, describe, forget, plan_forgetting
 from prefdistill.loop import run_recipe
 from prefdistill.recipe import load_recipe
 from prefdistill.records import Draft, Forgotten, PreferencePair, Prompt
@@ -102,6 +102,85 @@ def test_rubrics_by_kind_a_panel_and_past_pairs_mixed_in(tmp_path):
                 assert plan.record.kind == {"task": kind}
         more = run_recipe(load_recipe(recipe, ["loop.rounds=3"]), run.path)
         assert len(more.rounds) == 4
+
+
+def with_other_tasks(tmp_path, url):
+    """Write a recipe that scores two other tasks, some of whose ids are those of the recipe's own prompts; return its path.
+
+    The second has the first one's prompts, and a judge of its own.
+    """
+    rows = [{"id": each, "prompt": f"Tell Ada all about topic {each} of the list."} for each in OTHER_IDS]
+    (tmp_path / "other.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "told.yaml").write_text(RUBRIC.replace("name: short", "name: told").replace("short?", "brief?"))
+    (tmp_path / "another.jsonl").write_text("".join(json.dumps(row).replace("Ada", "Ben") + "\n" for row in rows))
+    asked = {"use": "openai", "model": "m2", "base_url": url, "deadline_seconds": 5}
+    judge = json.dumps({"use": "rubric", "concurrency": 4, "teacher": asked})
+    also = (
+        "baselines: [base], also: [{prompts: other.jsonl, rubric: told.yaml}, "
+        f"{{name: b, prompts: another.jsonl, rubric: told.yaml, judge: {judge}}}]"
+    )
+    return written_for(tmp_path, url, ("baselines: [base]", also))
+
+
+def prompt_of(path, own_id):
+    return next(prompt for prompt in RowFile(path, Prompt).read().values() if f"id:{own_id}" in prompt.tags)
+
+
+OTHER_IDS = ("mail-0", "mail-1", "own-1", "own-2", "own-3")
+OFFLINE = ["loop.mode=offline", "loop.rounds=1"]
+
+
+def test_prompts_of_other_tasks_and_own_prompts_of_the_same_id_are_forgotten_one_by_one(tmp_path):
+    with Loopback(quoting) as server:
+        recipe = with_other_tasks(tmp_path, server.url)
+        run = RunDirectory(tmp_path / "run")
+        first = run_recipe(load_recipe(recipe, OFFLINE), run.path)
+        (run.path / "replaced" / "x" / "round-01").mkdir(parents=True)
+        old = run.path / "replaced" / "x" / "round-01" / "6-also-other-drafts.jsonl"
+        old.write_bytes((run.round(1) / "6-also-other-drafts.jsonl").read_bytes())
+        trained = {pair.prompt_id for pair in run.rows(run.round(1), "4-pairs.jsonl", PreferencePair).read().values()}
+        also, another = run.prompts_also("other"), run.prompts_also("b")
+        assert trained.isdisjoint(RowFile(also, Prompt).read())
+
+        mine, theirs, third = (prompt_of(path, "mail-1") for path in (run.prompts, also, another))
+        plan = plan_forgetting(run.path, "mail-1")
+        assert plan.prompt == mine
+        assert sorted(plan.notes) == [
+            f"evaluate.also {task} has a prompt of the same id, which stays: forget it as {prompt.id}"
+            for task, prompt in (("b", third), ("other", theirs))
+        ]
+        assert forget(plan) == []
+        assert plan_forgetting(run.path, "mail-1") is None
+        asked = len(server.requests)
+        again = run_recipe(load_recipe(recipe, OFFLINE), run.path)
+        assert again.rounds[1].diagnostics["also/other"] == first.rounds[1].diagnostics["also/other"]
+        assert len(server.requests) == asked
+
+        own = prompt_of(also, "own-1")
+        assert plan_forgetting(run.path, "own-1").prompt == prompt_of(another, "own-1")
+        for gone in (own, theirs, third):
+            with forgotten_and_gone_on(
+                run, recipe, tmp_path / "cache", gone.id, lambda: len(server.requests), OFFLINE
+            ) as plan:
+                assert plan.record.task == gone.task
+                assert f"prompts-also-{gone.task}.jsonl: 1 row" in "\n".join(describe(plan))
+                assert "other.jsonl still has it" in "\n".join(cannot_remove(plan))
+        assert plan_forgetting(run.path, own.id) is None
+        assert plan_forgetting(run.path, "mail-1") is None
+        with pytest.raises(RunError, match="no prompt `own-9`"):
+            plan_forgetting(run.path, "own-9")
+
+        rows = [
+            line for line in (tmp_path / "other.jsonl").read_text().splitlines() if json.loads(line)["id"] != "own-1"
+        ]
+        (tmp_path / "other.jsonl").write_text("".join(f"{row}\n" for row in rows))
+        asked = len(server.requests)
+        last = run_recipe(load_recipe(recipe, OFFLINE), run.path)
+        assert len(server.requests) == asked, "the row may leave the user's file"
+        values = last.rounds[1].diagnostics
+        assert 0.0 <= values["also/other"] <= 1.0
+        drafts = (run.round(1) / "6-also-other-drafts.jsonl").read_text().splitlines()
+        assert len(drafts) == len(OTHER_IDS) - 2, "two of them are forgotten, and no other takes their place"
 
 
 def test_drafts_from_a_file_judged_in_batches(tmp_path, monkeypatch):

@@ -63,8 +63,15 @@ def test_a_stopped_run_goes_on_where_it_was_when_its_rules_are_changed(recipe, s
 
 def test_on_stop_raise_is_an_error_that_says_what_is_left(recipe, stopped, tmp_path):
     run = shutil.copytree(stopped, tmp_path / "run")
-    with pytest.raises(StoppedError, match=r"stopped after round 1 by loop\.stop\.update_too_large.*loop\.on_stop"):
-        run_recipe(load_recipe(recipe, (*ALWAYS, "loop.on_stop=raise")), run)
+    raising = load_recipe(recipe, (*ALWAYS, "loop.on_stop=raise"))
+    with pytest.raises(
+        StoppedError,
+        match=r"stopped after round 1 by loop\.stop\.update_too_large.*loop\.on_stop.*policy/ are those of an earlier",
+    ):
+        run_recipe(raising, run)
+    (run / "result.json").unlink()
+    with pytest.raises(StoppedError, match=r"loop\.on_stop: keep_best .* to go on$"):
+        run_recipe(raising, run)
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from prefdistill.loop import Silent, run_recipe
 from prefdistill.recipe import load_recipe
 from prefdistill.records import Draft, Drop, PreferencePair, RoundResult, TrainResult
 from prefdistill.run import RowFile
+from prefdistill.status import read_status
 from tests.commands import start_command
 from tests.conftest import ROOT, TINY
 
@@ -103,7 +104,7 @@ def test_the_result_for_programs_has_every_key(finished):
         "round drafts judged failed pairs drops win_rate win_rate_interval rubric_score held_out_score "
         "baseline_rubric_score teacher_rubric_score gate_pass_rate gold mean_tokens adapter_moved kl judge_calls "
         "judge_tokens judge_usd seconds warnings counts failures judge_cached usd_per_pair usd_per_kept_pair "
-        "tokens_per_kept_pair"
+        "tokens_per_kept_pair checks diagnostics facts findings remedy"
     ).split()
     for each in result["rounds"]:
         assert set(wanted) == set(each)
@@ -266,9 +267,38 @@ def test_a_redo_that_was_killed_halfway_is_finished_by_the_next_run(finished, tm
     assert pairs_of(copy) == pairs_of(finished[0])
 
 
+class Killed(Silent):
+    """Ends the run when it samples."""
+
+    def progress(self, stage, done, total, note):
+        raise KeyboardInterrupt
+
+
+def test_another_policy_on_the_test_split_is_a_warning(finished, tmp_path):
+    copy, recipe = copied(finished, tmp_path)
+    assert not again(recipe, copy).warnings
+    before = copy / "test" / "round-07" / "drafts.jsonl"
+    before.parent.mkdir(parents=True)
+    before.write_text("")
+    (warning,) = again(recipe, copy).warnings
+    assert warning.startswith("the test split was already measured for round 7; round ")
+    assert html.escape(warning[:60]) in (copy / "report.html").read_text()
+
+
 def test_raising_the_number_of_rounds_goes_on(finished, tmp_path):
     copy, recipe = copied(finished, tmp_path)
-    again(recipe, copy, "loop.rounds=3")
+    before = {name: (copy / name).read_bytes() for name in ("recipe.yaml", "manifest.json", "rubric.yaml")}
+    with pytest.raises(RunError, match=r"train\.beta"):
+        again(recipe, copy, "loop.rounds=3", "train.beta=0.2")
+    assert {name: (copy / name).read_bytes() for name in before} == before
+    with pytest.raises(KeyboardInterrupt):
+        again(recipe, copy, "loop.rounds=3", display=Killed())
+    assert [name for name in before if (copy / name).read_bytes() != before[name]] == ["recipe.yaml"]
+    status = read_status(copy)
+    assert (status.finished, status.kept, status.parts[3].state) == (False, False, "begun")
+    assert status.command == f"prefdistill run {copy / 'recipe.yaml'} --run {copy}"
+    again(copy / "recipe.yaml", copy)
+    assert read_status(copy).finished
     assert (copy / "round-03" / "round.json").exists()
     assert RoundResult.model_validate_json((copy / "round-03" / "round.json").read_text()).pairs > 0
 

@@ -35,6 +35,10 @@ def put(path, value):
     path.write_text(json.dumps(value))
 
 
+def result(number, **values):
+    return {"round": number, "drafts": 0, "judged": 0, "failed": 0, "pairs": 0, **values}
+
+
 def mark(folder, **rows):
     put(folder / "fingerprints.json", {name: {"fingerprint": "f", "rows": count} for name, count in rows.items()})
 
@@ -53,7 +57,7 @@ def run(tmp_path):
         lines(
             run.baselines / f"base-validation-{kind}.jsonl", [{"id": f"v{i}", "prompt_id": f"v{i}"} for i in range(3)]
         )
-    put(run.baselines / "round.json", {"round": 0, "held_out_score": 0.4})
+    put(run.baselines / "round.json", result(0, held_out_score=0.4))
     first, second = run.round(1), run.round(2)
     ids = {number: sorted(_train(run, number)) for number in (1, 2)}
     lines(first / "1-drafts.jsonl", [{"id": f"{p}/{i}", "prompt_id": p} for p in ids[1] for i in range(2)])
@@ -62,10 +66,7 @@ def run(tmp_path):
     put(first / "5-policy" / "train.json", {"steps": 5})
     mark(first, drafts=4, verdicts=2, policy=2)
     finding = {"check": "flip_rate", "level": "warn", "message": "the order decided 20 %"}
-    put(
-        first / "round.json",
-        {"round": 1, "held_out_score": 0.6, "findings": [finding], "warnings": ["3 drafts were cut"]},
-    )
+    put(first / "round.json", result(1, held_out_score=0.6, findings=[finding], warnings=["3 drafts were cut"]))
     lines(second / "1-drafts.jsonl", [{"id": f"{p}/{i}", "prompt_id": p} for p in ids[2] for i in range(2)])
     failed = {"prompt_id": ids[2][0], "failures": [{"kind": "provider"}]}
     lines(second / "2-verdicts.jsonl", [failed])
@@ -119,6 +120,17 @@ def test_training_says_its_step_and_from_which_whole_checkpoint_it_would_go_on(r
     assert training.note == "a resumed training goes on after step 1"
 
 
+def test_a_checkpoint_of_several_processes_has_random_states_of_each(run):
+    run.recipe.write_text(RECIPE + "train: {use: dpo, launch: {processes: 2}}\n")
+    saved = run.round(2) / "5-policy" / "checkpoints" / "checkpoint-2"
+    put(saved / "trainer_state.json", {"global_step": 2, "max_steps": 8})
+    for name in ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state_0.pth"):
+        _archive(saved / name)
+    assert steps(read_status(run.path), "round 2")["training"].done == 0
+    _archive(saved / "rng_state_1.pth")
+    assert steps(read_status(run.path), "round 2")["training"].note == "a resumed training goes on after step 2"
+
+
 def _archive(path):
     import zipfile
 
@@ -144,9 +156,8 @@ def test_torn_damaged_and_foreign_files_are_named_and_nothing_is_changed(run):
 
 def test_a_stop_rule_ends_the_run_and_the_rounds_after_it_are_not_owed(run):
     stop = {"check": "flip_rate", "level": "stop", "message": "the order decided 40 %"}
-    result = {"round": 1, "rubric_score": 0.9, "findings": [stop]}
-    put(run.round(1) / "round.json", result)
-    put(run.baselines / "round.json", {"round": 0, "rubric_score": 0.4})
+    put(run.round(1) / "round.json", result(1, rubric_score=0.9, findings=[stop]))
+    put(run.baselines / "round.json", result(0, rubric_score=0.4))
     for path in run.round(2).iterdir():
         path.unlink()
     run.round(2).rmdir()
@@ -155,19 +166,86 @@ def test_a_stop_rule_ends_the_run_and_the_rounds_after_it_are_not_owed(run):
     assert [part.state for part in status.parts] == ["done", "done", "not run", "not run", "owed"]
     assert status.best_round == 0, "without a held-out judge a condemned round is not chosen"
     run.recipe.write_text(RECIPE.replace("stop: {flip_rate: 0.25}", "stop: never"))
-    assert not read_status(run.path).stopped
+    status = read_status(run.path)
+    assert (status.stopped, status.best_round) == ("", 1)
+
+
+def test_the_best_round_so_far_is_the_guard_s(run):
+    """Once a stop rule has spoken, a gain within its standard error does not replace the base."""
+    stop = {"check": "flip_rate", "level": "stop", "message": "the order decided 40 %"}
+    kept = result(1, held_out_score=0.42, diagnostics={"held_out_gain_se": 0.03})
+    put(run.round(1) / "round.json", kept)
+    assert read_status(run.path).best_round == 1
+    put(run.round(1) / "round.json", {**kept, "findings": [stop]})
+    assert read_status(run.path).best_round == 0
+    put(run.round(1) / "round.json", {"round": 1, "held_out_score": 0.9, "of_another_version": 1})
+    status = read_status(run.path)
+    assert (status.best_round, status.part(1).state) == (0, "done")
+    assert status.damage[0].startswith("round-01/round.json: no result that this version reads")
+
+
+def finish(run, *numbers):
+    """Add what a run that ended after the last of these rounds leaves."""
+    for number in numbers:
+        mark(run.round(number), drafts=4, verdicts=2, policy=2)
+        put(run.round(number) / "round.json", result(number, held_out_score=0.5))
+    put(run.result, {"best_round": 1, "rounds": [{"round": each} for each in range(max(numbers) + 1)], "stopped": None})
+    run.report.write_text("<p>")
 
 
 def test_a_finished_run_owes_nothing(run):
-    for number in (2, 3):
-        mark(run.round(number), drafts=4, verdicts=2, policy=2)
-        put(run.round(number) / "round.json", {"round": number, "held_out_score": 0.5})
-    put(run.result, {"best_round": 1, "rounds": [], "stopped": None})
-    run.report.write_text("<p>")
+    finish(run, 2, 3)
     status = read_status(run.path)
     assert status.finished and status.kept and status.best_round == 1
     assert {part.state for part in status.parts} == {"done"}
     assert status.command == ""
+
+
+def test_a_result_of_fewer_rounds_than_the_recipe_asks_for_is_old(run):
+    finish(run, 2)
+    lines(run.test(1) / "drafts.jsonl", [{"id": "x0/0", "prompt_id": "x0"}])
+    for rounds_there in (2, 3):
+        status = read_status(run.path)
+        assert (status.finished, status.kept, status.best_round) == (False, False, 1)
+        assert [part.state for part in status.parts[3:]] == ["owed" if rounds_there == 2 else "done", "begun"]
+        assert status.command == f"prefdistill run {run.recipe} --run {run.path}"
+        mark(run.round(3), drafts=4, verdicts=2, policy=2)
+        put(run.round(3) / "round.json", result(3, held_out_score=0.5))
+    run.recipe.write_text(RECIPE.replace("rounds: 3", "rounds: 2"))
+    status = read_status(run.path)
+    assert (status.finished, status.kept, status.command) == (True, True, "")
+
+
+def test_a_run_without_pairs_for_its_next_round_is_finished(run):
+    put(run.result, {"best_round": 1, "rounds": [{"round": 0}, {"round": 1}], "stopped": "stopped before round 2: few"})
+    run.report.write_text("<p>")
+    status = read_status(run.path)
+    assert (status.finished, status.stopped) == (True, "stopped before round 2: few")
+    assert [part.state for part in status.parts] == ["done", "done", "begun", "not run", "done"]
+    (run.round(2) / "5-policy").mkdir()
+    assert not read_status(run.path).finished, "it found pairs after all and trains"
+
+
+def test_a_run_that_ends_with_an_error_has_no_result_and_is_told_how_to_get_one(run):
+    stop = {"check": "flip_rate", "level": "stop", "message": "the order decided 40 %"}
+    finish(run, 1)
+    put(run.round(1) / "round.json", result(1, held_out_score=0.6, findings=[stop]))
+    assert read_status(run.path).finished
+    run.recipe.write_text(RECIPE.replace("rounds: 3", "on_stop: raise, rounds: 3"))
+    status = read_status(run.path)
+    assert (status.finished, status.kept) == (False, False)
+    assert status.command.endswith(f"--run {run.path} loop.on_stop=keep_best")
+
+
+def test_other_tasks_are_found_by_the_names_of_their_files(run):
+    run.recipe.write_text(RECIPE.replace("evaluate: {", "evaluate: {also: [{name: other}], "))
+    put(run.baselines / "round.json", {})
+    lines(run.baselines / "base-also-other-drafts.jsonl", [{"id": "o/0", "prompt_id": "o"}])
+    found = steps(read_status(run.path), "base")
+    assert (found["base also-other-drafts"].state, found["base also-other-drafts"].done) == ("begun", 1)
+    assert found["base also-other-verdicts"].state == "owed"
+    lines(run.round(1) / "6-also-other-drafts.jsonl", [{"id": "o/0", "prompt_id": "o"}])
+    assert steps(read_status(run.path), "round 1")["also-other-drafts"].done == 1
 
 
 def test_a_folder_without_a_run_is_an_error(tmp_path):

@@ -41,10 +41,13 @@ def traces_of(run: RunDirectory, prompt: Prompt) -> Traces:
 
 
 def holds(row: Any, prompt: Prompt) -> bool:
-    """Whether a row, such as a label, names the prompt by the user's own id or holds its text or messages."""
+    """Whether a row, such as a label, names the prompt by the user's own id or holds its text or messages.
+
+    Labels name the recipe's own prompts; a prompt of another task may have the same id.
+    """
     if not isinstance(row, dict):
         return False
-    if isinstance(named := row.get("prompt_id"), str) and f"id:{named}" in prompt.tags:
+    if isinstance(named := row.get("prompt_id"), str) and f"id:{named}" in prompt.tags and not prompt.task:
         return True
     said = [(each.role, each.content.strip()) for each in prompt.messages if each.role != "system"]
     told = row.get("prompt")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from prefdistill.assembly import messages_digest
+from prefdistill.assembly import messages_digest, task_prompt_id
 from prefdistill.drafting import given_digest
 from prefdistill.errors import PrefdistillError, RunError, did_you_mean
 from prefdistill.forgetting.files import find_files, traces_of
@@ -27,11 +28,13 @@ def plan_forgetting(path: Path, prompt_id: str) -> Plan | None:
     run = RunDirectory(path)
     if not run.prompts.exists():
         raise RunError(f"{path}: no prompts.jsonl; expected a run folder: name it with --run")
-    prompts = run.rows(run.path, "prompts.jsonl", Prompt).read()
-    ours = digest({"id": prompt_id}, 12)
+    prompts = {
+        key: row for path in run.all_prompts for key, row in run.rows(run.path, path.name, Prompt).read().items()
+    }
     gone = run.rows(run.path, "forgotten.jsonl", Forgotten).read()
-    prompt = prompts.get(prompt_id) or next((p for p in prompts.values() if f"id:{prompt_id}" in p.tags), None)
-    if (prompt is None and ours in gone) or (prompt is not None and "forgotten" in prompt.tags):
+    named = _by_own_id(prompts, gone, prompt_id)
+    prompt = prompts.get(prompt_id) or (named[min(named)] if named else None)
+    if (prompt is None and named) or (prompt is not None and "forgotten" in prompt.tags):
         return None
     if prompt is None:
         own = [tag.removeprefix("id:") for p in prompts.values() for tag in p.tags if tag.startswith("id:")]
@@ -41,9 +44,23 @@ def plan_forgetting(path: Path, prompt_id: str) -> Plan | None:
         )
     record = gone.get(prompt.id) or _record(run, prompt)  # there already where a forgetting was cut short
     plan = Plan(run, prompt, record, traces_of(run, prompt))
+    plan.notes += [
+        f"evaluate.also {other.task} has a prompt of the same id, which stays: forget it as {other.id}"
+        for other in named.values()
+        if other is not None and other is not prompt and "forgotten" not in other.tags
+    ]
     find_files(plan)
     find_replies(plan)
     return plan
+
+
+def _by_own_id(prompts: Mapping[str, Prompt], gone: Mapping[str, Forgotten], own_id: str) -> dict[str, Prompt | None]:
+    """Return the prompts of a user's id by task, the recipe's own first; None for one that is forgotten."""
+    ours = digest({"id": own_id}, 12)
+    found: dict[str, Prompt | None] = {
+        each.task: None for key, each in gone.items() if key == task_prompt_id(each.task, ours)
+    }
+    return found | {each.task: each for each in prompts.values() if f"id:{own_id}" in each.tags}
 
 
 def _record(run: RunDirectory, prompt: Prompt) -> Forgotten:
@@ -65,12 +82,13 @@ def _record(run: RunDirectory, prompt: Prompt) -> Forgotten:
     return Forgotten(
         prompt_id=prompt.id,
         split=prompt.split,
-        kind=_kind(run, prompt),
+        task=prompt.task,
+        kind={} if prompt.task else _kind(run, prompt),
         messages=messages_digest(prompt),
         fields=digest(prompt.fields),
         pairs=tuple(pairs),
         flip_rates=rates,
-        given=_given(run, prompt),
+        given=None if prompt.task else _given(run, prompt),
         at=datetime.now(UTC).isoformat(timespec="microseconds"),
     )
 

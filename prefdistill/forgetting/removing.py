@@ -41,9 +41,8 @@ def forget(plan: Plan) -> list[str]:
         )
         if run.report.exists() and not render_again(run, note):
             run.report.unlink()
-        for path in sorted(
-            jsonl_files(run), key=lambda path: path == run.prompts
-        ):  # the prompts last: they say what to look for
+        prompts = run.all_prompts
+        for path in sorted(jsonl_files(run), key=lambda path: path in prompts):  # these last: they say what to look for
             _rewrite_rows(plan, path)
     found = [path for path in sorted(run.path.rglob("*")) if path != run.forgotten]
     return left + [f"STILL FOUND in {path}: look at it yourself" for path in found if _still_has(plan, path)]
@@ -100,8 +99,11 @@ def _still_has(plan: Plan, path: Path) -> bool:
 
 
 def _clean_file(path: Path, traces: Traces) -> None:
-    """Take the prompt's rows and lines out of a JSON file; a cached data set is removed, it is made again at need."""
-    if path.suffix == ".arrow":
+    """Take the prompt's rows and lines out of a JSON file; a data set made for training is removed, as nothing needs it.
+
+    Where launched processes failed, `launch/columns.json` still has the tokens of the pairs.
+    """
+    if path.suffix == ".arrow" or path.parts[-2:] == ("launch", "columns.json"):
         path.unlink()
         return
     try:
@@ -115,9 +117,9 @@ def _clean_file(path: Path, traces: Traces) -> None:
 
 def _rewrite_rows(plan: Plan, path: Path) -> None:
     """Take the prompt's rows out of a JSONL file, and its lines out of the others."""
-    kept, changed = [], False
+    kept, changed, prompts = [], False, plan.run.all_prompts
     for line, row in read_lines(path):
-        if path == plan.run.prompts and isinstance(row, dict) and row.get("id") == plan.prompt.id:
+        if path in prompts and isinstance(row, dict) and row.get("id") == plan.prompt.id:
             kept.append(plan.record.stand_in().model_dump_json())
             changed = True
         elif is_about(plan, line, row):

@@ -18,6 +18,7 @@ from prefdistill.recipe import Recipe, load_recipe
 from prefdistill.records import Draft, Policy, Verdict
 from prefdistill.requests.layer import RequestLayer
 from prefdistill.requests.reply_cache import FILE, ReplyCache
+from prefdistill.rubric import RubricSet
 from prefdistill.stages.judge import judge_group
 from prefdistill.stages.sample import sample_drafts, teacher_drafts
 
@@ -87,8 +88,20 @@ def _calls_made(plan: Plan) -> int:
     return total
 
 
+def _judging(plan: Plan, recipe: Recipe) -> tuple[list[Any], RubricSet]:
+    """Return who judges the prompt, and by what; nobody where its task is not in the recipe any more."""
+    name = plan.prompt.task
+    if not name:
+        return [recipe.judge, recipe.held_out_judge], recipe.rubrics
+    task = next((each for each in recipe.evaluate.also if each.name == name), None)
+    if task is None:
+        plan.notes.append(f"evaluate.also has no {name} any more, so its judge's replies were looked for by their text")
+        return [], recipe.rubrics
+    return [task.judge or recipe.judge], task.rubrics
+
+
 @contextmanager
-def _opened(recipe: Recipe, plan: Plan, layer: RequestLayer) -> Iterator[list[Any]]:
+def _opened(recipe: Recipe, plan: Plan, layer: RequestLayer, judging: Sequence[Any]) -> Iterator[list[Any]]:
     """Open the plug-ins that ask servers, nothing else, and hand them out."""
     context = RunContext(
         directory=plan.run.path.resolve(),
@@ -97,8 +110,7 @@ def _opened(recipe: Recipe, plan: Plan, layer: RequestLayer) -> Iterator[list[An
         teacher=recipe.teacher,
         requests=layer,
     )
-    judges: list[Any] = [each for each in (recipe.judge, recipe.held_out_judge) if isinstance(each, Plugin)]
-    judges = [each for each in judges if _asks_servers(each, context)]
+    judges = [each for each in judging if isinstance(each, Plugin) and _asks_servers(each, context)]
     writers: tuple[Any, ...] = (recipe.teacher, recipe.sample.sampler)
     done: list[Any] = []
     try:
@@ -138,12 +150,13 @@ def _requests_of(plan: Plan, recipe: Recipe) -> set[str]:
     listener: Any = _Listener(layer.cache)
     layer.cache = listener
     groups = _groups(plan)
+    judging, rubrics = _judging(plan, recipe)
     try:
-        with _opened(recipe, plan, layer) as opened:
+        with _opened(recipe, plan, layer, judging) as opened:
             for plugin in opened:
                 with _noted(plan, plugin):
                     if hasattr(plugin, "judge"):
-                        _ask_judge(plan, plugin, groups, recipe)
+                        _ask_judge(plan, plugin, groups, rubrics)
                     elif hasattr(plugin, "calls"):
                         listener.heard |= _calls_of_sampler(plan, plugin, recipe)
                     else:
@@ -153,14 +166,14 @@ def _requests_of(plan: Plan, recipe: Recipe) -> set[str]:
         layer.close()
 
 
-def _ask_judge(plan: Plan, judge: Any, groups: Sequence[list[Draft]], recipe: Recipe) -> None:
+def _ask_judge(plan: Plan, judge: Any, groups: Sequence[list[Draft]], rubrics: RubricSet) -> None:
     """Look up the replies about the prompt's drafts, scored and compared."""
     again = getattr(judge, "repeated", None)
     several = [judge, *(again(number) for number in range(1, REPEATS + 1) if again is not None)]
     for each in several:
         for kind in (each, each.comparer()) if hasattr(each, "comparer") else (each,):
             for drafts in groups:
-                judge_group(kind, plan.prompt, drafts, recipe.rubrics.of(plan.prompt))
+                judge_group(kind, plan.prompt, drafts, rubrics.of(plan.prompt))
 
 
 def _present(plan: Plan, keys: set[str]) -> set[str]:

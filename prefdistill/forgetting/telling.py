@@ -12,7 +12,8 @@ def describe(plan: Plan) -> list[str]:
     """Return what would be removed, for the person who decides."""
     own = next((tag.removeprefix("id:") for tag in plan.prompt.tags if tag.startswith("id:")), None)
     name = f"{plan.prompt.id}{f' (yours: {own})' if own else ''}"
-    lines = [f"prompt {name}, {plan.prompt.split} split, in {plan.run.path}", "to be removed:"]
+    place = f"evaluate.also {plan.prompt.task}" if plan.prompt.task else f"{plan.prompt.split} split"
+    lines = [f"prompt {name}, {place}, in {plan.run.path}", "to be removed:"]
     for path, count in plan.rows.items():
         lines.append(f"  {plan.within(path)}: {count} row{'s' if count > 1 else ''}")
     lines += [f"  {plan.within(path)}: its texts" for path in plan.mentions]
@@ -82,5 +83,7 @@ def _sources(plan: Plan) -> list[Path]:
     recipe = recipe_of(plan.run)
     if recipe is None:
         return []
-    files = [path for path in (recipe.prompts.path, recipe.sample.drafts_from) if path is not None and path.is_file()]
+    of_tasks = (task.prompts for task in recipe.evaluate.also)
+    named = (recipe.prompts.path, recipe.sample.drafts_from, *of_tasks)
+    files = [path for path in dict.fromkeys(named) if path is not None and path.is_file()]
     return [path for path in files if searchable(path) and mentions(plan, path)]

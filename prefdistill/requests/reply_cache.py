@@ -194,7 +194,7 @@ class ReplyCache:
                 self._database.execute("DELETE FROM claims WHERE key = ? AND owner = ?", (key, self._owner.name))
 
     def delete(self, keys: Iterable[str]) -> int:
-        """Remove replies and overwrite their text; return how many there were.
+        """Remove replies; return how many there were. Their text may stand in the files until `compact`.
 
         Raises:
             RunError: the file cannot be written.
@@ -204,15 +204,15 @@ class ReplyCache:
     def compact(self) -> bool:
         """Write the files anew without the replies that were removed; False while another process is in the way.
 
-        What was removed is found by nobody who asks the cache, but until then its text may stand in the files.
+        What was removed is found by nobody who asks the cache, but until then its text may stand in the files: in free
+        pages, and in pages that are in use, where rows were moved.
 
         Raises:
             RunError: the file cannot be written.
         """
         try:
             with self._lock, self._waiting(COMPACT_SECONDS):
-                if self._database.execute("PRAGMA freelist_count").fetchone()[0]:
-                    self._database.execute("VACUUM")
+                self._database.execute("VACUUM")
                 busy: int = self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
         except sqlite3.OperationalError as problem:
             if problem.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
@@ -223,7 +223,9 @@ class ReplyCache:
         return not busy
 
     def clear(self, before: float | None = None, model: str | None = None) -> int:
-        """Remove the replies stored `before` a time (seconds since 1970) and of one model; return how many.
+        """Remove the replies stored `before` a time (seconds since 1970) and of one model, as `delete` does.
+
+        Return how many there were.
 
         Raises:
             RunError: the file cannot be written.
@@ -288,7 +290,6 @@ class ReplyCache:
         try:
             with self._lock, self._transaction():
                 found = self._database.executemany(f"DELETE FROM replies WHERE {where}", rows).rowcount
-            self.compact()
         except sqlite3.Error as problem:
             raise RunError(
                 f"{self.path}: replies cannot be removed ({problem}); mend the folder, then try again"

@@ -93,8 +93,7 @@ def read_status(path: Path) -> Status:
     world = World(files, recipe, _splits(run, files), set(files.rows(run.forgotten, "prompt_id")))
     _add_parts(status, world, run, result)
     status.damage = list(dict.fromkeys(files.damage))
-    raises = bool(status.stopped) and at(recipe, "loop.on_stop") == "raise"
-    status.command = _command(run, status, bool(recipe) and run.recipe.exists(), raises)
+    status.command = _command(run, status, recipe)
     return status
 
 
@@ -136,19 +135,17 @@ def _splits(run: RunDirectory, files: Files) -> dict[str, list[str]]:
 
 def _add_parts(status: Status, world: World, run: RunDirectory, result: dict[str, Any]) -> None:
     """Add the base, the rounds and the test, and say what ended the run and which round is best so far."""
-    rounds = [_round(world, run, number) for number in range(1, status.rounds + 1)]
-    last, status.stopped = _ending(rounds, world.recipe, result)
-    status.parts = [_base(world, run), *rounds]
+    status.parts = [_base(world, run), *(_round(world, run, number) for number in range(1, status.rounds + 1))]
+    last, status.stopped = _ending(status.parts[1:], world.recipe, result)
     owed = any(part.state != "done" for part in status.parts[: last + 1])
-    raises = bool(status.stopped) and at(world.recipe, "loop.on_stop") == "raise"
-    status.finished = run.report.exists() and _covered(result) == last and not owed and not raises
+    status.finished = run.report.exists() and _covered(result) == last and not (owed or _raises(status, world.recipe))
     status.parts = [
         Part(part.name, "not run") if part.state == "owed" and (part.round or 0) > last else part
         for part in status.parts
     ]
     final = at(result, "best_round")
     status.kept = status.finished and isinstance(final, int)
-    status.best_round = int(final) if status.kept else _best(status, world, run)
+    status.best_round = int(final) if status.kept else _best(status.parts[: last + 1], world, run)
     status.parts.append(_test(world, run, status))
 
 
@@ -214,9 +211,9 @@ def _score(result: dict[str, Any]) -> tuple[float | None, str]:
     return None, ""
 
 
-def _best(status: Status, world: World, run: RunDirectory) -> int | None:
+def _best(parts: Sequence[Part], world: World, run: RunDirectory) -> int | None:
     """Return the round that the guard would keep of the finished ones; None before the base is measured."""
-    done = [part.round or 0 for part in status.parts if part.state == "done"]
+    done = [part.round or 0 for part in parts if part.state == "done"]
     results = [found for number in done if (found := world.files.result(run.round(number) / "round.json")) is not None]
     if not results or results[0].round != 0:
         return None
@@ -255,11 +252,16 @@ def _stop_rule(part: Part, recipe: dict[str, Any]) -> str:
     return f"after {part.name} by loop.stop.{stops[0].get('check')}{kind}: {stops[0].get('message')}"
 
 
-def _command(run: RunDirectory, status: Status, has_recipe: bool, raises: bool) -> str:
+def _raises(status: Status, recipe: dict[str, Any]) -> bool:
+    """Whether the run ends with an error instead of a result."""
+    return bool(status.stopped) and at(recipe, "loop.on_stop") == "raise"
+
+
+def _command(run: RunDirectory, status: Status, recipe: dict[str, Any]) -> str:
     """Return the command that goes on; empty where nothing is owed."""
     if status.finished:
         return ""
     path = str(run.path) if "/" in str(run.path) or str(run.path).startswith(".") else f"./{run.path}"
-    recipe = shlex.quote(str(run.recipe)) if has_recipe else "RECIPE"
-    ending = " loop.on_stop=keep_best" if raises else ""
-    return f"prefdistill run {recipe} --run {shlex.quote(path)}{ending}"
+    own = shlex.quote(str(run.recipe)) if recipe and run.recipe.exists() else "RECIPE"
+    ending = " loop.on_stop=keep_best" if _raises(status, recipe) else ""  # else it ends with the same error
+    return f"prefdistill run {own} --run {shlex.quote(path)}{ending}"

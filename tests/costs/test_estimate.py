@@ -13,6 +13,7 @@ from prefdistill.recipe import load_recipe
 from prefdistill.records import Judgement, Message, Preference, Usage, Verdict
 from prefdistill.requests.prices import Price
 from prefdistill.requests.spending import Budget
+from prefdistill.result import unpriced_judges
 from prefdistill.run import RowFile, RunDirectory
 from tests.conftest import ROOT
 
@@ -73,6 +74,18 @@ def test_every_call_of_the_default_flow_is_counted(folder):
     assert found.most_usd > found.usd
     longest = 2048 * found.calls
     assert found.most_usd == pytest.approx((found.prompt_tokens * 2 + longest * 8) / 1e6)
+
+
+def test_a_judge_of_another_task_is_counted_and_named_where_it_has_no_price(folder):
+    (folder / "other.jsonl").write_text(
+        "".join(json.dumps({"prompt": f"Say {n}.", "day": "Monday"}) + "\n" for n in "ab")
+    )
+    asked = {"use": "openai", "model": "served-judge", "base_url": "https://judge.invalid/v1"}
+    judge = {"use": "rubric", "teacher": asked}
+    found = estimated(folder, evaluate={"also": [{"prompts": "other.jsonl", "rubric": "rubric.yaml", "judge": judge}]})
+    assert calls(found)["drafts of other judged"] == 2 * (1 + 3)
+    assert found.unpriced == ("served-judge",)
+    assert unpriced_judges(load_recipe(folder / "recipe.yaml")) == ("served-judge",)
 
 
 def test_teacher_baseline_teacher_drafts_and_comparisons_are_counted(folder):

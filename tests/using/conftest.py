@@ -34,7 +34,7 @@ criteria:
 def used(tmp_path_factory):
     """(run folder, recipe file)."""
     folder = tmp_path_factory.mktemp("used")
-    student = build_tiny_student(folder / "student", layers=1)
+    student = build_tiny_student(folder / "student", layers=1, ascii_only=True)
     generation = student / "generation_config.json"
     ends = {"eos_token_id": [1, 2, *range(60, 120)], "top_k": 2, "repetition_penalty": 3.0}
     generation.write_text(json.dumps({**json.loads(generation.read_text()), **ends}))
