@@ -24,7 +24,7 @@ class StarvedError(TrainError):
     """A round has fewer pairs than one batch."""
 
 
-PROBES = 64
+PROBES = 48
 """Texts on which the change of a policy is measured."""
 
 

@@ -35,7 +35,7 @@ from prefdistill.records import (
 )
 from prefdistill.run import Fingerprints, read_json, write_json
 
-KL_PROBES = 64
+KL_PROBES = 32
 """Validation drafts on which the policy's KL to the base is estimated."""
 
 
