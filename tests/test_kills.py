@@ -28,7 +28,7 @@ teacher: {{use: openai, model: m, base_url: "{url}"}}
 prompts: {{path: prompts.jsonl, split_column: split}}
 sample: {{drafts: 4, max_new_tokens: 24}}
 judge: {{use: rubric, concurrency: 4, max_tokens: 64}}
-train: {{learning_rate: 2.0e-3, batch_size: 2, checkpoint_seconds: 0, lora: {{r: 4, alpha: 8}}}}
+train: {{learning_rate: 2.0e-3, batch_size: 2, epochs: 2, checkpoint_seconds: 0, lora: {{r: 4, alpha: 8}}}}
 evaluate: {{compare: both_orders}}
 loop: {{rounds: 3, prompts_per_round: 6}}
 cache: cache

@@ -6,6 +6,7 @@ and the log. The first process alone writes.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import sys
@@ -39,7 +40,19 @@ def main(path: Path) -> None:
         said = path.parent / f"failed-{rank}.part"
         said.write_text(fault.model_dump_json(), encoding="utf-8")
         said.rename(said.with_suffix(".json"))  # at once: this process may be ended any moment
-        sys.exit(1)
+        leave(1)
+
+
+def leave(status: int) -> None:
+    """End this process without taking anything down: everything is written.
+
+    Taking down gloo's process group can wait for ever: it joins its thread while holding the interpreter, which that
+    thread wants for a tensor that it lets go of.
+    """
+    atexit._run_exitfuncs()  # trackers send what they have left
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def end_with_parent(alive: Path) -> None:
@@ -70,7 +83,7 @@ def check_world(task: Task, found: int) -> None:
 
 
 def optimise(task: Task, folder: Path, rank: int) -> None:
-    """Build the trainer, train, and write adapter and log to `folder`."""
+    """Build the trainer, train, write adapter and log to `folder`, and leave."""
     import torch
 
     torch.set_num_threads(task.threads)
@@ -85,7 +98,8 @@ def optimise(task: Task, folder: Path, rank: int) -> None:
         trainer.model.save_pretrained(folder / "adapter", selected_adapters=["default"], state_dict=state)
         history = [entry for entry in trainer.state.log_history if "loss" in entry]
         (folder / "history.json").write_text(json.dumps(history), encoding="utf-8")
-    trainer.accelerator.end_training()
+    trainer.accelerator.wait_for_everyone()
+    leave(0)  # here, while the trainer is still held
 
 
 def build(task: Task, folder: Path, rank: int) -> Any:
