@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from prefdistill.assembly import Workshop
+from prefdistill.diagnostics.judging import flip_rate
+from prefdistill.diagnostics.rules import start_checks
 from prefdistill.drafting import Judged
 from prefdistill.evaluation import Measured, evaluate, mean_score
 from prefdistill.injection import addresses_judge
-from prefdistill.metrics.flips import flip_rate
 from prefdistill.records import (
     Drop,
     EvaluationResult,
@@ -24,7 +25,7 @@ from prefdistill.records import (
 from prefdistill.remedies import remedy_of
 from prefdistill.rubric import COMPLETE
 from prefdistill.run import Fingerprints, write_json
-from prefdistill.soundness import Watched, checks, findings, sound_round, sound_zero, win_values
+from prefdistill.soundness import Watched, findings, sound_round, sound_zero, win_values
 
 
 def round_zero(
@@ -87,7 +88,7 @@ def round_result(
         failures=dict(Counter(f"{failure.stage}.{failure.kind}" for failure in failures)),
         pairs=len(pairs),
         drops=dict(Counter(drop.reason for drop in drops)),
-        counts={**_counts(judged, pairs), **_judging_counts(judged)},
+        counts={**_counts(judged, sound.diagnostics), **_judging_counts(judged)},
         kinds=_kinds(shop, judged, verdicts, pairs, drops, ours),
         train=trained,
         evaluation=evaluation,
@@ -119,7 +120,7 @@ def with_findings(shop: Workshop, rounds: Sequence[RoundResult]) -> RoundResult:
     """Return the last of `rounds` with what is wrong with it, each finding among its warnings too."""
     last = rounds[-1].model_copy(update={"findings": findings(shop, rounds)})
     said = tuple(f"{finding.level}, {finding.check}: {finding.message}" for finding in last.findings)
-    start = checks(last) if last.train is not None else ()
+    start = start_checks(last.diagnostics, last.facts, last.findings) if last.train is not None else ()
     return last.model_copy(update={"checks": start, "warnings": (*last.warnings, *said)})
 
 
@@ -143,9 +144,13 @@ def _judged_ids(verdicts: Mapping[str, Verdict]) -> set[str]:
     return found | {key for preference in preferences for key in (preference.first_id, preference.second_id)}
 
 
-def _counts(judged: Judged, pairs: Sequence[PreferencePair]) -> dict[str, float]:
+GLANCE = ("identical_share", "mean_margin", "chosen_longer_share")
+"""Diagnostics that tell at a glance whether a round's data is sound."""
+
+
+def _counts(judged: Judged, diagnostics: Mapping[str, float]) -> dict[str, float]:
     """Return shares that tell at a glance whether a round's data is sound."""
-    drafts, groups = list(judged.drafts.values()), [group for group in judged.groups().values() if len(group) > 1]
+    drafts = list(judged.drafts.values())
     tokens = [draft.tokens for draft in drafts if draft.tokens is not None]
     counts: dict[str, float] = {
         "prompts": len(judged.prompts),
@@ -153,13 +158,7 @@ def _counts(judged: Judged, pairs: Sequence[PreferencePair]) -> dict[str, float]
     }
     if tokens:
         counts["mean_tokens"] = fmean(tokens)
-    if groups:
-        distinct = [len({draft.completion.strip() for draft in group}) for group in groups]
-        counts["identical_share"] = 1.0 - sum(distinct) / sum(map(len, groups))
-    if pairs:
-        counts["mean_margin"] = fmean(pair.margin for pair in pairs)
-        counts["chosen_longer_share"] = fmean(len(pair.chosen.split()) > len(pair.rejected.split()) for pair in pairs)
-    return counts
+    return counts | {name: diagnostics[name] for name in GLANCE if name in diagnostics}
 
 
 def _judging_counts(judged: Judged) -> dict[str, float]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from prefdistill.assembly import Workshop
 from prefdistill.errors import RunError
 from prefdistill.recipe import STAGES
-from prefdistill.run import Fingerprints
+from prefdistill.run import Fingerprints, RunDirectory
 
 
 def claim(shop: Workshop, folder: Path, name: str, stage: str, fingerprint: str, paths: Iterable[Path]) -> Fingerprints:
@@ -77,9 +77,7 @@ def set_aside_from(shop: Workshop, number: int, stage: str) -> str:
         )
     if stage == "sample" and number == 1:
         shop.context.choices.clear()
-    later = [path for path in there if round_of(path) > number]
-    tests = [path for path in (run.path / "test").glob("round-[0-9]*") if int(path.name[6:]) >= number]
-    moved = run.set_aside([run.result, run.report, run.report_data, *reversed(later), *tests, folder / "round.json"])
+    moved = run.set_aside([*made_after(run, number), folder / "round.json"])
     marks = Fingerprints(folder)
     if stage != "evaluate":
         marks.reopen("policy")  # a kill from here on leaves a round that is not settled, whatever is moved already
@@ -88,6 +86,13 @@ def set_aside_from(shop: Workshop, number: int, stage: str) -> str:
     kept = KEPT[stage]
     marks.forget([name for name in marks.entries if name not in kept])
     return f"round {number} is made again from {stage} on; what was there is in {moved or run.path / 'replaced'}"
+
+
+def made_after(run: RunDirectory, number: int) -> list[Path]:
+    """Return what stands on a round's policy: the run's ending, later rounds (the last first), tests of those policies."""
+    later = [path for path in run.path.glob("round-[0-9]*") if path.is_dir() and round_of(path) > number]
+    tests = [path for path in (run.path / "test").glob("round-[0-9]*") if int(path.name[6:]) >= number]
+    return [run.result, run.report, run.report_data, *sorted(later, reverse=True), *tests]
 
 
 def _number(path: Path) -> int:

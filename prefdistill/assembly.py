@@ -26,7 +26,7 @@ from prefdistill.recipe import Recipe, differing_keys, operational_keys
 from prefdistill.records import Forgotten, Policy, Prompt, Split, digest
 from prefdistill.rubric import Rubric, RubricSet
 from prefdistill.run import RunDirectory, read_json, write_json, write_text
-from prefdistill.stages.load import SPLITS, Loaded, check_fields, load_prompts, read_dataset, read_rows
+from prefdistill.stages.load import SPLITS, Loaded, check_fields, load_prompts, load_unsplit, read_dataset, read_rows
 
 if TYPE_CHECKING:
     from prefdistill.requests.layer import RequestLayer
@@ -247,16 +247,7 @@ def load_tasks(recipe: Recipe, forgotten: Mapping[str, Forgotten]) -> tuple[dict
     found, notes = {}, []
     for task in recipe.evaluate.also:
         rows = read_rows(task.prompts) if not task.prompts.is_dir() else read_dataset(str(task.prompts))
-        loaded = load_prompts(
-            rows,
-            columns=task.columns,
-            split_by=None,
-            split_column=None,
-            validation_fraction=0.1,
-            test_fraction=0.1,
-            system=recipe.student.system_text(),
-            needed=(),
-        )
+        loaded = load_unsplit(rows, task.columns, recipe.student.system_text())
         for name, count in check_fields(loaded.prompts, task.rubrics).items():
             notes.append(f"evaluate.also {task.name}: {count} of {len(loaded.prompts)} prompts have no field `{name}`")
         named = Loaded(tuple(_of_task(task.name, prompt) for prompt in loaded.prompts), loaded.merged, ())

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefdistill.artefacts import round_of
+from prefdistill.artefacts import REMEDY, made_after
 from prefdistill.assembly import Workshop
+from prefdistill.errors import TrainError
 from prefdistill.records import Finding, Remedy
 from prefdistill.run import Fingerprints, read_json, write_json
 
-FILE = "remedy.json"
 WORDS: dict[Remedy, str] = {
     "halve_learning_rate": "with half the learning rate",
     "add_sft": "with the likelihood of the chosen text added to the loss",
@@ -23,7 +23,7 @@ WORDS: dict[Remedy, str] = {
 
 def remedy_of(shop: Workshop, number: int) -> Remedy | None:
     """Return the remedy with which a round is trained once more, None where it is trained as the recipe says."""
-    path = shop.run.round(number) / FILE
+    path = shop.run.round(number) / REMEDY
     return read_json(path)["remedy"] if path.exists() else None
 
 
@@ -32,8 +32,15 @@ def trainer_for(shop: Workshop, number: int) -> Any:
     trainer: Any = shop.trainer
     for each in range(1, number + 1):
         remedy = remedy_of(shop, each)
-        if remedy is not None:
-            trainer = trainer.remedied(remedy) or trainer
+        if remedy is None:
+            continue
+        remedied = trainer.remedied(remedy) if hasattr(trainer, "remedied") else None
+        if remedied is None:
+            raise TrainError(
+                f"{shop.run.round(each) / REMEDY}: the round was trained {WORDS[remedy]}, and train's options do not admit "
+                f"that any more; undo the change of train, or pass --round {each} --redo-from train, which sets it aside"
+            )
+        trainer = remedied
     return trainer
 
 
@@ -47,6 +54,7 @@ def applicable(shop: Workshop, number: int) -> list[Remedy]:
 
 def condemn(shop: Workshop, number: int, finding: Finding) -> str:
     """Note a round's remedy, set aside what was made without it, later rounds included, and say what is done."""
+    assert finding.remedy is not None, "the guard retries what a remedy is named for"
     folder = shop.run.round(number)
     note = {
         "schema": 1,
@@ -54,20 +62,17 @@ def condemn(shop: Workshop, number: int, finding: Finding) -> str:
         "finding": finding.model_dump(mode="json"),
         "condemned": Fingerprints(folder).of("policy"),
     }
-    write_json(folder / FILE, note)
+    write_json(folder / REMEDY, note)
     finish_condemning(shop, number)
-    return f"{WORDS[finding.remedy or 'add_sft']} (loop.remedy: auto; loop.stop.{finding.check} condemned its training)"
+    return f"{WORDS[finding.remedy]} (loop.remedy: auto; loop.stop.{finding.check} condemned its training)"
 
 
 def finish_condemning(shop: Workshop, number: int) -> None:
     """Set aside a condemned training that is still there, because a kill came between the note and the moving."""
     folder = shop.run.round(number)
     marks = Fingerprints(folder)
-    if not (folder / FILE).exists() or marks.of("policy") != read_json(folder / FILE)["condemned"]:
+    if not (folder / REMEDY).exists() or marks.of("policy") != read_json(folder / REMEDY)["condemned"]:
         return
-    run = shop.run
-    later = [path for path in run.path.glob("round-[0-9]*") if round_of(path) > number]
-    tests = [path for path in (run.path / "test").glob("round-[0-9]*") if int(path.name[6:]) >= number]
-    run.set_aside([run.result, run.report, run.report_data, *sorted(later, reverse=True), *tests])
-    run.set_aside([*sorted(folder.glob("6-*")), folder / "round.json", folder / "5-policy"])
+    shop.run.set_aside(made_after(shop.run, number))
+    shop.run.set_aside([*sorted(folder.glob("6-*")), folder / "round.json", folder / "5-policy"])
     marks.forget(["policy", *(name for name in list(marks.entries) if name.startswith("6-"))])

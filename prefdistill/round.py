@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from prefdistill.artefacts import claim
 from prefdistill.assembly import Workshop
+from prefdistill.diagnostics.judging import flip_rate
 from prefdistill.drafting import Judged
 from prefdistill.errors import RunError, TrainError
-from prefdistill.metrics.flips import flip_rate
 from prefdistill.protocols import Probe, TrainingData
 from prefdistill.records import Drop, Policy, PreferencePair, Ranking, TrainResult, digest, seed_of
 from prefdistill.remedies import trainer_for

@@ -16,7 +16,7 @@ from prefdistill.artefacts import claim
 from prefdistill.assembly import Workshop
 from prefdistill.diagnostics.leakage import leaked
 from prefdistill.diagnostics.measuring import RoundData, describe_round, measure_round
-from prefdistill.diagnostics.rules import find, start_checks
+from prefdistill.diagnostics.rules import find
 from prefdistill.drafting import Judged
 from prefdistill.evaluation import Measured, mean_score
 from prefdistill.metrics.length_control import length_controlled_rate
@@ -29,7 +29,6 @@ from prefdistill.records import (
     Finding,
     PreferencePair,
     RoundResult,
-    StartCheck,
     TrainResult,
     digest,
 )
@@ -128,11 +127,6 @@ def data_findings(shop: Workshop, judged: Judged, pairs: Sequence[PreferencePair
     return [each.message for each in find([measure_round(data)], shop.recipe.loop.levels, data_only=True)]
 
 
-def checks(result: RoundResult) -> tuple[StartCheck, ...]:
-    """Return what was checked before a round trained, a line each."""
-    return start_checks(result.diagnostics, result.facts, result.findings)
-
-
 def _training_values(trained: TrainResult) -> dict[str, float]:
     fields = {
         "loss": trained.loss,
@@ -179,8 +173,7 @@ def _score_values(ours: Measured, base: Measured) -> dict[str, float]:
         mean = mean_score(mine)
         if mean is None:
             continue
-        values[name] = mean
-        values |= _paired(gain, mine, theirs)
+        values |= {name: mean, **_paired(f"{gain}_gain", mine, theirs)}
     return values
 
 
@@ -200,24 +193,20 @@ def win_values(rows: Sequence[Comparison], ours: Measured, base: Measured) -> di
 
 
 def _paired(name: str, mine: Mapping[str, DraftScore], theirs: Mapping[str, DraftScore]) -> dict[str, float]:
-    """Return the mean gain over the base and its standard error; nothing with fewer than two prompts in common."""
+    """Return the mean gain over the base as `name` and its standard error; nothing with under two prompts in common."""
     before = {key.split("/")[0]: score.gated_score for key, score in theirs.items()}
     after = {key.split("/")[0]: score.gated_score for key, score in mine.items()}
     gains = [after[key] - before[key] for key in sorted(after.keys() & before.keys())]
     if len(gains) < 2:
         return {}
-    return {f"{name}_gain": fmean(gains), f"{name}_gain_se": stdev(gains) / math.sqrt(len(gains))}
+    return {name: fmean(gains), f"{name}_se": stdev(gains) / math.sqrt(len(gains))}
 
 
 def _also_values(name: str, ours: Measured, base: Measured) -> dict[str, float]:
     mean = mean_score(ours.rubric)
     if mean is None:
         return {}
-    gains = _paired("x", ours.rubric, base.rubric)
-    return {
-        f"also/{name}": mean,
-        **{f"also/{name}/{key.removeprefix('x_')}": value for key, value in gains.items()},
-    }
+    return {f"also/{name}": mean, **_paired(f"also/{name}/gain", ours.rubric, base.rubric)}
 
 
 def _of_kind(measured: Measured, prompt_ids: set[str]) -> Measured:

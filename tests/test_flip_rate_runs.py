@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
+from prefdistill.diagnostics.judging import count_flips
 from prefdistill.errors import RunError
 from prefdistill.loop import run_recipe
-from prefdistill.metrics.flips import count_flips
 from prefdistill.recipe import load_recipe
 from prefdistill.records import Verdict
 from prefdistill.run import RowFile

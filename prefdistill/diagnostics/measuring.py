@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from prefdistill.diagnostics.drafts import measure_training_drafts, measure_validation_drafts
 from prefdistill.diagnostics.judging import measure_judging
@@ -100,6 +101,11 @@ class RoundData:
     base_drafts: Sequence[Draft] = ()
     teacher_drafts: Sequence[Draft] = ()
 
+    @cached_property
+    def phrase(self) -> Spread | None:
+        """The phrase that spreads most, None where none does."""
+        return spreading_phrase(self.policy_drafts, self.base_drafts, self.pairs, self.teacher_drafts)
+
     def only(self, prompt_ids: Collection[str], validation_ids: Collection[str]) -> RoundData:
         """Return the part that belongs to some train and some validation prompts, such as those of one kind."""
         train, held = frozenset(prompt_ids), frozenset(validation_ids)
@@ -117,13 +123,12 @@ class RoundData:
 
 def measure_round(data: RoundData) -> dict[str, float]:
     """Return everything that a round's records say, by name (see `NAMES`); what cannot be measured is left out."""
-    found = _phrase(data)
     return {
         **measure_training_drafts(data.drafts),
         **measure_validation_drafts(data.policy_drafts, data.base_drafts, data.teacher_drafts),
         **measure_labels(data.prompts, data.drafts, data.verdicts, data.pairs, data.drops),
         **measure_judging(data.verdicts),
-        **_shares(found),
+        **_shares(data.phrase),
     }
 
 
@@ -139,9 +144,4 @@ def describe_round(data: RoundData) -> dict[str, str]:
 
     It is the model's own text, so it is as little to be trusted as a draft.
     """
-    found = _phrase(data)
-    return {"phrase": found.phrase} if found else {}
-
-
-def _phrase(data: RoundData) -> Spread | None:
-    return spreading_phrase(data.policy_drafts, data.base_drafts, data.pairs, data.teacher_drafts)
+    return {"phrase": data.phrase.phrase} if data.phrase else {}

@@ -7,6 +7,7 @@ The numbers come from the trainer, which measures itself: `trainers/independent.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from prefdistill.diagnostics.findings import Levels, Rule, Values
@@ -26,15 +27,53 @@ FIRST_STEP = {
 }
 
 
-def adapter_moved(seen: Sequence[Values], levels: Levels) -> Iterator[Finding]:
-    """Find an update that did not land in the adapter."""
-    moved = seen[-1].get("adapter_moved")
-    if moved is not None:
-        message = (
-            f"only {moved:.0%} of the adapter's entries moved: the update hardly landed; raise train.learning_rate, "
-            "and check that the adapter is float32"
-        )
-        yield from levels.finding("adapter_moved", moved, message, at_least=True)
+def share_rule(name: str, check: str, message: str, at_least: bool = False) -> Rule:
+    """Return the rule that finds the share `name` beyond the levels of `check`.
+
+    `message` may use `{share}` and any other value of the round.
+    """
+
+    def rule(seen: Sequence[Values], levels: Levels) -> Iterator[Finding]:
+        share = seen[-1].get(name)
+        if share is not None:
+            values = defaultdict(lambda: math.nan, seen[-1])
+            yield from levels.finding(check, share, message.format_map(values | {"share": share}), at_least)
+
+    return rule
+
+
+adapter_moved = share_rule(
+    "adapter_moved",
+    "adapter_moved",
+    "only {share:.0%} of the adapter's entries moved: the update hardly landed; raise train.learning_rate, and check that "
+    "the adapter is float32",
+    at_least=True,
+)
+truncated = share_rule(
+    "truncated_share",
+    "truncated",
+    "{share:.1%} of the pairs have a completion cut at {max_length:.0f} tokens, which teaches the student not to stop; "
+    "raise train.max_length, or lower sample.max_new_tokens",
+)
+no_end_token = share_rule(
+    "unended_share",
+    "no_end_token",
+    "{share:.0%} of the trained completions do not end in an end token, so the student unlearns to stop: the chat template "
+    "does not end the assistant's turn, or train.max_length cuts it; mend the student's chat template or raise "
+    "train.max_length",
+)
+double_bos = share_rule(
+    "double_bos_share",
+    "double_bos",
+    "{share:.0%} of the prompts begin with two begin-of-text tokens: the chat template writes one and the tokenizer adds "
+    "another; take bos_token out of the student's chat template or set add_bos_token: false",
+)
+small_difference = share_rule(
+    "small_difference_share",
+    "small_difference",
+    "{share:.0%} of the pairs differ in fewer than 8 tokens: their common text is pushed down with the rejected one; raise "
+    "sample.temperature or sample.drafts, or drop more of them with pair.near_duplicate: 0.9",
+)
 
 
 def adapter_type(seen: Sequence[Values], levels: Levels) -> Iterator[Finding]:
@@ -119,51 +158,6 @@ def sampler(seen: Sequence[Values], levels: Levels) -> Iterator[Finding]:
     if before is not None and before > noise and gap > noise / 2:
         message = f"{told}, and the policy before this one by {before:.4f}, so {remedy}"
         yield from levels.finding("sampler_staleness", gap / before, message)
-
-
-def truncated(seen: Sequence[Values], levels: Levels) -> Iterator[Finding]:
-    """Find completions that were cut before they were trained on."""
-    share, length = seen[-1].get("truncated_share"), seen[-1].get("max_length", math.nan)
-    if share is not None:
-        message = (
-            f"{share:.1%} of the pairs have a completion cut at {length:.0f} tokens, which teaches the student not to "
-            "stop; raise train.max_length, or lower sample.max_new_tokens"
-        )
-        yield from levels.finding("truncated", share, message)
-
-
-def no_end_token(seen: Sequence[Values], levels: Levels) -> Iterator[Finding]:
-    """Find trained completions that do not end."""
-    share = seen[-1].get("unended_share")
-    if share is not None:
-        message = (
-            f"{share:.0%} of the trained completions do not end in an end token, so the student unlearns to stop: the "
-            "chat template does not end the assistant's turn, or train.max_length cuts it; mend the student's chat "
-            "template or raise train.max_length"
-        )
-        yield from levels.finding("no_end_token", share, message)
-
-
-def double_bos(seen: Sequence[Values], levels: Levels) -> Iterator[Finding]:
-    """Find prompts that begin with two begin-of-text tokens."""
-    share = seen[-1].get("double_bos_share")
-    if share is not None:
-        message = (
-            f"{share:.0%} of the prompts begin with two begin-of-text tokens: the chat template writes one and the "
-            "tokenizer adds another; take bos_token out of the student's chat template or set add_bos_token: false"
-        )
-        yield from levels.finding("double_bos", share, message)
-
-
-def small_difference(seen: Sequence[Values], levels: Levels) -> Iterator[Finding]:
-    """Find pairs whose texts are almost the same."""
-    share = seen[-1].get("small_difference_share")
-    if share is not None:
-        message = (
-            f"{share:.0%} of the pairs differ in fewer than 8 tokens: their common text is pushed down with the "
-            "rejected one; raise sample.temperature or sample.drafts, or drop more of them with pair.near_duplicate: 0.9"
-        )
-        yield from levels.finding("small_difference", share, message)
 
 
 def displacement(seen: Sequence[Values], levels: Levels) -> Iterator[Finding]:

@@ -239,13 +239,13 @@ def _shown(value: Any) -> str:
     return text if len(text) <= LONGEST_OPTION else f"{text[:LONGEST_OPTION]}…"
 
 
-def _results(source: Source) -> list[tuple[str, str, str, str]]:
+def _results(source: Source) -> list[tuple[str, ...]]:
     """Return the rows of the results table: what, base, this policy, teacher."""
     found = source.result["test"] if source.kept and source.result else None
 
-    def row(name: str, *values: Any) -> tuple[str, str, str, str]:
+    def row(name: str, *values: Any) -> tuple[str, ...]:
         cells = tuple("–" if value is None else value if isinstance(value, str) else f"{value:.3f}" for value in values)
-        return (name, *cells)  # type: ignore[return-value]
+        return (name, *cells)
 
     if found is None:
         each, base = source.round, next((one for one in source.round.evaluation if one.baseline == "base"), None)

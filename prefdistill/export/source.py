@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prefdistill.documents import load_document
 from prefdistill.errors import RecipeError, RunError
-from prefdistill.recipe import Recipe, load_recipe
+from prefdistill.recipe import Recipe
 from prefdistill.records import Draft, Policy, Prompt, RoundResult, digest
 from prefdistill.run import RunDirectory, read_json
+from prefdistill.stored import WEIGHTS, run_there, stored_run
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,7 @@ def read_source(folder: Path, number: int | None = None) -> Source:
         RunError: there is no run, it is not finished, or it has no such policy to export.
         RecipeError: the run's recipe names something that is no longer where it was.
     """
-    run = RunDirectory(folder)
-    if not folder.is_dir() or not run.manifest.is_file():
-        what = "the folder holds no run (no manifest.json)" if folder.is_dir() else "no such folder"
-        raise RunError(f"{folder}: {what}; expected a run folder, or the name of one under ./runs")
+    run = run_there(folder)
     result = read_json(run.result) if run.result.is_file() else None
     policy = _kept(run) if number is None else _of_round(run, number)
     if policy.adapter is None:
@@ -76,12 +73,18 @@ def read_source(folder: Path, number: int | None = None) -> Source:
             f"{folder}: the kept policy is the base itself, because no round was better on validation; there is nothing "
             f"to export: use {policy.model} as it is, or export another round's policy with --round"
         )
-    if not (run.path / policy.adapter / "adapter_model.safetensors").is_file():
+    if not (run.path / policy.adapter / WEIGHTS).is_file():
         raise RunError(
-            f"{run.path / policy.adapter}: no adapter there (adapter_model.safetensors), where round {policy.round}'s "
+            f"{run.path / policy.adapter}: no adapter there ({WEIGHTS}), where round {policy.round}'s "
             "policy should be; run the recipe again to make it, or export another round with --round"
         )
-    recipe = _recipe(run)
+    try:
+        _, recipe = stored_run(folder)
+    except RecipeError as problem:
+        raise RecipeError(
+            f"{problem}; the run was made with what its recipe names: put it back there, or correct the place in "
+            f"{run.recipe}"
+        ) from None
     prompts = run.rows(run.path, "prompts.jsonl", Prompt).read()
     return Source(
         run=run,
@@ -116,17 +119,3 @@ def _of_round(run: RunDirectory, number: int) -> Policy:
     if trained is None:
         raise RunError(f"{run.path}: round {number} trained nothing; export another round")
     return trained.policy
-
-
-def _recipe(run: RunDirectory) -> Recipe:
-    """Load the run's own recipe; its prompts file is not needed, the run has a copy."""
-    document = load_document(run.recipe, RecipeError)
-    path = (document.data.get("prompts") or {}).get("path")
-    moved = path is not None and not (run.path / path).exists()
-    try:
-        return load_recipe(run.recipe, [f"prompts.path={run.prompts.resolve()}"] if moved else ())
-    except RecipeError as problem:
-        raise RecipeError(
-            f"{problem}; the run was made with what its recipe names: put it back there, or correct the place in "
-            f"{run.recipe}"
-        ) from None

@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from prefdistill.assembly import messages_digest, task_prompt_id
+from prefdistill.diagnostics.judging import flip_rate
 from prefdistill.drafting import given_digest
 from prefdistill.errors import PrefdistillError, RunError, did_you_mean
 from prefdistill.forgetting.files import find_files, traces_of
 from prefdistill.forgetting.plans import Plan, is_trained, recipe_of, rounds_of
 from prefdistill.forgetting.replies import find_replies
-from prefdistill.metrics.flips import flip_rate
 from prefdistill.records import Draft, Forgotten, ForgottenPair, PreferencePair, Prompt, Verdict, digest
 from prefdistill.round import marks_of
 from prefdistill.run import RunDirectory, read_json

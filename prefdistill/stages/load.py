@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Protocol, TypeVar, get_args
 
 from prefdistill.errors import RecipeError, RubricError, did_you_mean
 from prefdistill.records import Draft, Message, Prompt, Split, digest, seed_of
@@ -192,6 +192,22 @@ def load_prompts(
     return Loaded(prompts, merged, near_duplicates(prompts))
 
 
+def load_unsplit(
+    rows: Iterable[tuple[str, Mapping[str, Any]]], columns: Mapping[str, str], system: str | None
+) -> Loaded:
+    """Turn rows into prompts whose splits do not matter, as `load_prompts` does."""
+    return load_prompts(
+        rows,
+        columns=columns,
+        split_by=None,
+        split_column=None,
+        validation_fraction=0.1,
+        test_fraction=0.1,
+        system=system,
+        needed=(),
+    )
+
+
 def _prompt(
     where: str,
     row: Mapping[str, Any],
@@ -313,7 +329,18 @@ def check_fields(prompts: Sequence[Prompt], rubrics: RubricSet) -> dict[str, int
     return lacking
 
 
-def round_slices(prompts: Sequence[Prompt], rounds: int, size: int, seed: int) -> list[tuple[Prompt, ...]]:
+class Identified(Protocol):
+    """Something with an id, such as a prompt."""
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+
+
+Each = TypeVar("Each", bound=Identified)
+
+
+def round_slices(prompts: Sequence[Each], rounds: int, size: int, seed: int) -> list[tuple[Each, ...]]:
     """Return each round's train prompts: consecutive slices of one seeded shuffle, wrapping around.
 
     A slice never holds a prompt twice; with fewer prompts than `size` every round has them all.

@@ -63,7 +63,7 @@ class World:
         seed = at(self.recipe, "seed", 0)
         if not isinstance(size, int) or not ids or not isinstance(seed, int):
             return None
-        found: list[tuple[Any, ...]] = round_slices([_Id(each) for each in ids], number, size, seed)  # type: ignore[misc]
+        found = round_slices([_Id(each) for each in ids], number, size, seed)
         return {each.id for each in found[-1]} - set(self.forgotten)
 
     def evaluated_ids(self, split: str) -> set[str] | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from prefdistill.errors import PrefdistillError
 from prefdistill.records import Message
-from prefdistill.using.stored import stored_policy, stored_run
+from prefdistill.stored import stored_policy, stored_run
 from prefdistill.using.talking import Talker, printable
 
 HELP = (
@@ -99,7 +100,8 @@ def chat(folder: Path, number: int | None, temperature: float | None, beside: bo
     print(f"{folder}: {who} of {recipe.student.model}, temperature {warmth:g}. {HELP}", flush=True)
     person = sys.stdin.isatty()
     if person:
-        import readline  # noqa: F401  (line editing in `input`)
+        with suppress(ImportError):  # not there on Windows, where the terminal edits lines itself
+            import readline  # noqa: F401  (line editing in `input`)
     try:
         while conversation.heard(input("you> " if person else "")):
             pass

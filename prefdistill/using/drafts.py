@@ -16,9 +16,9 @@ from prefdistill.protocols import RunContext
 from prefdistill.recipe import Recipe
 from prefdistill.records import CriterionScore, Draft, Failure, Policy, Prompt
 from prefdistill.run import RunDirectory
-from prefdistill.stages.load import load_prompts, read_rows
+from prefdistill.stages.load import load_unsplit, read_rows
 from prefdistill.stages.sample import sample_drafts
-from prefdistill.using.stored import choices_of, stored_policy, stored_run
+from prefdistill.stored import choices_of, stored_policy, stored_run
 from prefdistill.using.talking import printable
 
 
@@ -67,16 +67,7 @@ def read_prompts(recipe: Recipe, text: str | None, file: str | None) -> list[Pro
         columns = recipe.prompts.columns
     prompts: dict[str, Prompt] = {}
     for where, row in rows:
-        loaded = load_prompts(
-            [(where, row)],
-            columns=columns,
-            split_by=None,
-            split_column=None,
-            validation_fraction=0.1,
-            test_fraction=0.1,
-            system=recipe.student.system_text(),
-            needed=(),
-        )
+        loaded = load_unsplit([(where, row)], columns, recipe.student.system_text())
         prompts |= {prompt.id: prompt for prompt in loaded.prompts}
     return list(prompts.values())
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from prefdistill.assembly import Workshop
+from prefdistill.diagnostics.judging import flip_rate
 from prefdistill.errors import RunError
-from prefdistill.metrics.flips import flip_rate
 from prefdistill.plugins import Plugin
 from prefdistill.protocols import Progress, RunContext, TrainingData
 from prefdistill.recipe import Recipe
@@ -26,7 +26,7 @@ from prefdistill.remedies import trainer_for
 from prefdistill.round import mixed_past
 from prefdistill.run import RunDirectory, read_json, write_json
 from prefdistill.stages.load import Loaded
-from prefdistill.using.stored import WEIGHTS, choices_of, stored_policy, stored_run
+from prefdistill.stored import WEIGHTS, choices_of, stored_policy, stored_run
 
 CLOSE = 0.01
 """Mean log-probability gap, nats a token, up to which two policies count as the same by default."""

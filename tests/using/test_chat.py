@@ -5,8 +5,8 @@ import io
 import pytest
 
 from prefdistill.records import Message
+from prefdistill.stored import stored_policy, stored_run
 from prefdistill.using import chat as chatting
-from prefdistill.using.stored import stored_policy, stored_run
 from prefdistill.using.talking import Talker, printable
 
 

@@ -8,8 +8,8 @@ import pytest
 from prefdistill.errors import RecipeError, RunError
 from prefdistill.records import Draft, Prompt
 from prefdistill.run import RowFile
+from prefdistill.stored import stored_policy, stored_run
 from prefdistill.using.drafts import draft, read_prompts, write_drafts
-from prefdistill.using.stored import stored_policy, stored_run
 
 
 def snapshot(folder):

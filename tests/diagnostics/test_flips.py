@@ -2,7 +2,7 @@
 
 import pytest
 
-from prefdistill.metrics.flips import count_flips, flip_rate
+from prefdistill.diagnostics.judging import count_flips, flip_rate
 from tests.making import both_orders, make_drafts, make_verdict, preferred
 
 A, B, C = make_drafts(["a", "b", "c"])

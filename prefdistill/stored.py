@@ -14,6 +14,19 @@ from prefdistill.run import RunDirectory, read_json
 WEIGHTS = "adapter_model.safetensors"
 
 
+def run_there(folder: Path) -> RunDirectory:
+    """Return a run folder.
+
+    Raises:
+        RunError: there is no run.
+    """
+    run = RunDirectory(folder)
+    if not run.manifest.is_file() or not run.recipe.is_file():
+        found = "it holds no run (no manifest.json and recipe.yaml)" if folder.is_dir() else "no such folder"
+        raise RunError(f"{folder}: {found}; expected a run folder, or the name of one under ./runs")
+    return run
+
+
 def stored_run(folder: Path) -> tuple[RunDirectory, Recipe]:
     """Return a run folder and its recipe; its prompts and given drafts may be gone by now.
 
@@ -21,10 +34,7 @@ def stored_run(folder: Path) -> tuple[RunDirectory, Recipe]:
         RunError: there is no run.
         RecipeError: the recipe names something else that is no longer where it was.
     """
-    run = RunDirectory(folder)
-    if not run.manifest.is_file() or not run.recipe.is_file():
-        found = "no run in it (no manifest.json and recipe.yaml)" if folder.is_dir() else "no such folder"
-        raise RunError(f"{folder}: {found}; expected a run folder, or the name of one under ./runs")
+    run = run_there(folder)
     data = load_document(run.recipe, RecipeError).data
     gone = []
     for section, key, instead in (("prompts", "path", str(run.prompts.resolve())), ("sample", "drafts_from", "")):
