@@ -13,6 +13,7 @@ from prefdistill.drafting import Judged
 from prefdistill.evaluation import Measured, evaluate, mean_score
 from prefdistill.injection import addresses_judge
 from prefdistill.records import (
+    Answer,
     Drop,
     EvaluationResult,
     Failure,
@@ -67,7 +68,7 @@ def round_result(
     shop: Workshop,
     number: int,
     judged: Judged,
-    pairs: Sequence[PreferencePair],
+    rows: Sequence[PreferencePair | Answer],
     drops: Sequence[Drop],
     trained: TrainResult,
     ours: Measured,
@@ -79,17 +80,17 @@ def round_result(
     evaluation, compared = evaluate(shop, trained.policy, "validation", ours, baselines, folder, "6-")
     verdicts = judged.verdicts["verdicts"]
     failures = [*judged.failures, *(failure for verdict in verdicts.values() for failure in verdict.failures)]
-    sound = sound_round(shop, number, judged, pairs, drops, trained, ours, baselines, watched)
+    sound = sound_round(shop, number, judged, rows, drops, trained, ours, baselines, watched)
     result = RoundResult(
         round=number,
         drafts=len(judged.drafts),
         judged=len(_judged_ids(verdicts)),
         failed=len(failures),
         failures=dict(Counter(f"{failure.stage}.{failure.kind}" for failure in failures)),
-        pairs=len(pairs),
+        pairs=len(rows),
         drops=dict(Counter(drop.reason for drop in drops)),
         counts={**_counts(judged, sound.diagnostics), **_judging_counts(judged)},
-        kinds=_kinds(shop, judged, verdicts, pairs, drops, ours),
+        kinds=_kinds(shop, judged, verdicts, rows, drops, ours),
         train=trained,
         evaluation=evaluation,
         **_measured_scores(ours, baselines),
@@ -180,7 +181,7 @@ def _kinds(
     shop: Workshop,
     judged: Judged,
     verdicts: Mapping[str, Verdict],
-    pairs: Sequence[PreferencePair],
+    rows: Sequence[PreferencePair | Answer],
     drops: Sequence[Drop],
     ours: Measured,
 ) -> dict[str, dict[str, float]]:
@@ -195,7 +196,7 @@ def _kinds(
             "drafts": sum(draft.prompt_id in ids for draft in judged.drafts.values()),
             "judged": len(_judged_ids(mine)),
             "failed": sum(len(verdict.failures) for verdict in mine.values()),
-            "pairs": sum(pair.prompt_id in ids for pair in pairs),
+            "pairs": sum(row.prompt_id in ids for row in rows),
         }
         row |= {f"drop_{r}": n for r, n in Counter(d.reason for d in drops if d.prompt_id in ids).items()}
         for name, scores in (("rubric_score", ours.rubric), ("held_out_score", ours.held_out), ("gold", ours.gold)):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from prefdistill.assembly import Workshop
 from prefdistill.errors import RunError
 from prefdistill.recipe import STAGES
-from prefdistill.run import Fingerprints, RunDirectory
+from prefdistill.run import Fingerprints, RunDirectory, disk_errors, read_json
 
 
 def claim(shop: Workshop, folder: Path, name: str, stage: str, fingerprint: str, paths: Iterable[Path]) -> Fingerprints:
@@ -38,6 +40,53 @@ def claim(shop: Workshop, folder: Path, name: str, stage: str, fingerprint: str,
     if not marks.done(name, fingerprint):
         marks.note(name, fingerprint, None)
     return marks
+
+
+def adopt(
+    shop: Workshop,
+    folder: Path,
+    name: str,
+    fingerprint: str,
+    paths: Iterable[Path],
+    alike: Callable[[RunDirectory], Iterable[str]] = lambda sibling: (),
+) -> bool:
+    """Copy what a sibling run finished as `name` from the same inputs; False where this run has its own, or none has it.
+
+    The time it took is copied too, so that an arm's time is what the arm would take alone.
+
+    Args:
+        folder: this run's folder of the artefact; the sibling's has the same place.
+        paths: the artefact's files and folders, in this run.
+        alike: further fingerprints under which a sibling's is the same.
+    """
+    marks, place = Fingerprints(folder), folder.relative_to(shop.run.path)
+    if marks.of(name) is not None:
+        return False
+    for sibling in shop.siblings:
+        theirs = Fingerprints(sibling.path / place)
+        if not any(theirs.done(name, each) for each in (fingerprint, *alike(sibling))):
+            continue
+        for path in paths:
+            _copy(sibling.path / path.relative_to(shop.run.path), path)
+        for key, value in read_json(sibling.manifest)["choices"].items():
+            shop.context.choices.setdefault(key, value)
+        marks.note(name, fingerprint, theirs.entries[name]["rows"], theirs.seconds(name))
+        return True
+    return False
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file or a folder, whole or not at all."""
+    temporary = target.with_name(f".{target.name}.tmp")
+    with disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        if source.is_dir():
+            shutil.copytree(source, temporary)
+            shutil.rmtree(target, ignore_errors=True)
+        else:
+            shutil.copyfile(source, temporary)
+        os.replace(temporary, target)
 
 
 FIRST_FILE = {"sample": 1, "judge": 2, "train": 3, "evaluate": 6}

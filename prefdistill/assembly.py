@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from prefdistill.batches import UNWANTED
 from prefdistill.errors import RecipeError, RunError
-from prefdistill.metrics.further import load_metric
+from prefdistill.metrics.further import load_text_metric
 from prefdistill.plugins import Plugin, check_identity
 from prefdistill.protocols import Judge, Progress, RunContext, Sampler, Teacher, Trainer, no_progress
 from prefdistill.recipe import Recipe, differing_keys, operational_keys
@@ -61,6 +61,8 @@ class Workshop:
     """The rubric of such a task; None for the recipe's own."""
     own_judge: Judge | None = None
     """The judge of such a task, opened; None for the recipe's training judge."""
+    siblings: tuple[RunDirectory, ...] = ()
+    """Runs whose finished artefacts may be copied where they were made from the same inputs."""
     batches: bool = True
     """Whether teachers with `batch: true` are asked in batches; a preview does not wait for them."""
 
@@ -289,7 +291,7 @@ def opened(
     loaded, gone = without_forgotten(loaded, forgotten)
     loaded, too_long = without_too_long(recipe, loaded)
     tasks, of_tasks = load_tasks(recipe, forgotten)
-    notes += gone + too_long + of_tasks
+    notes += [*gone, *too_long, *of_tasks, *recipe.caveats]
     changed = _compare_with_run(recipe, run)
     manifest = _manifest(recipe, run, loaded, notes)
     layer = RequestLayer(cache=_cache(recipe), budget=recipe.budget, ledger=run.path / "spending.jsonl")
@@ -320,7 +322,7 @@ def opened(
         for plugin in plugins:
             plugin.open(context)
         for name in recipe.evaluate.metrics:
-            load_metric(name, recipe.directory)
+            load_text_metric(name, recipe.directory)
         fingerprint = digest([weights_fingerprint(recipe.student), _student_identity(recipe)])
         shop = Workshop(
             recipe, run, context, loaded, fingerprint, notes, redo_from, changed=changed, forgotten=forgotten

@@ -90,6 +90,14 @@ class WeightsType(StrEnum):
     float16 = "float16"
 
 
+class ReportFormat(StrEnum):
+    """What a report is rendered as."""
+
+    html = "html"
+    md = "md"
+    csv = "csv"
+
+
 class RedoFrom(StrEnum):
     """Stages that leave files in the run folder."""
 
@@ -194,13 +202,96 @@ def run(
 
 
 @app.command(rich_help_panel=RUN)
+def compare(
+    what: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RECIPE [KEY=VALUE]... | RUN...",
+            help="A recipe and changes to it for every arm; or finished runs: folders, names under ./runs, or "
+            "LABEL=RUN,RUN for several seeds of one arm.",
+            show_default=False,
+        ),
+    ],
+    arms: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--arms",
+            metavar="ARM,ARM",
+            help="What to compare: names of arms, or arms of your own, label=arm,key=value,… such as "
+            "online_prev=online,train.reference=previous. May be given several times. Default: offline,online.",
+            show_default=False,
+        ),
+    ] = None,
+    seeds: Annotated[
+        str, typer.Option(metavar="N", help="How many seeds, counted up from the recipe's; or which: 1,2,5.")
+    ] = "3",
+    run: Annotated[
+        str | None,
+        typer.Option(
+            "--run",
+            metavar="NAME",
+            help="The comparison's folder: a path, or a name under ./runs. Default: the recipe's name and -compare.",
+        ),
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Seeds that run at once. Default: a core each on a CPU, one on a GPU or within a budget."
+        ),
+    ] = None,
+    no_text: Annotated[
+        bool, typer.Option("--no-text", help="Leave all prompts and drafts out of the reports.")
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Price all of it, and say the smallest effect that its sample can see; then stop."
+        ),
+    ] = False,
+) -> None:
+    """Compare ways of training on the same prompts and budget: does online pay, or is offline enough?
+
+    Every arm is an ordinary run of the recipe with some keys changed, once a seed, in a folder of its own. Prompts,
+    judged drafts, optimiser steps, decoding and test prompts are equal; what could not be made equal is listed. Arms share
+    what they can: base drafts, the request cache, equal rounds. At the end: a verdict in words with its interval over
+    prompts and seeds, a table, and a report. It goes on where it was stopped; arms and seeds can be added.
+
+    The arms, beside `base`, which is in every table:
+
+    - `offline`: all drafts come from the base
+    - `online`: each round's drafts come from the student as it is by then
+    - `off_policy`: the drafts of a file, by whoever wrote them; give it `sample.drafts_from=FILE`
+    - `shuffled_online`: the online arm's pairs, shuffled over the rounds: what they say without their freshness
+    - `random_labels`: online, with chosen and rejected drawn by lot: what training does without a judge
+    - `best_of_n`: no training: of n drafts of the base, the one that the training judge likes best
+    - `outputs`: fine-tuning on the teacher's own answers, no judge
+    """
+    from rich.console import Console
+
+    from prefdistill.compare.command import compare_recipe, compare_runs
+    from prefdistill.compare.pricing import price_comparison
+
+    console = Console(highlight=False)
+    folder = None if run is None else run_folder(run)
+    path = Path(what[0])
+    if path.suffix not in (".yaml", ".yml"):
+        if arms or dry_run:
+            raise typer.BadParameter(f"--arms and --dry-run go with a recipe, and {what[0]} is no .yaml file")
+        compare_runs(what, folder, not no_text, console)
+    elif dry_run:
+        price_comparison(path, what[1:], arms or ["offline,online"], seeds, folder, console)
+    else:
+        compare_recipe(path, what[1:], arms or ["offline,online"], seeds, folder, jobs, not no_text, console)
+
+
+@app.command(rich_help_panel=RUN)
 def status(
     run: Annotated[
         str, typer.Argument(metavar="RUN", help="A run folder: a path, or a name under ./runs.", show_default=False)
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Say what of a run is done and what is owed, round by round, what was found and paid, and how to go on.
+    """Say what of a run or a comparison is done and what is owed, what was found and paid, and how to go on.
 
     It only reads the run's files: while another process works in the folder, after a kill, or where files are damaged.
     """
@@ -209,13 +300,69 @@ def status(
     from rich.console import Console
 
     from prefdistill.status import read_status, show_status
+    from prefdistill.status.comparing import comparison_status, is_comparison, show_comparison_status
     from prefdistill.status.showing import to_json
 
+    if is_comparison(run_folder(run)):
+        arms = comparison_status(run_folder(run))
+        if as_json:
+            print(json.dumps(arms, indent=2, ensure_ascii=False))
+        else:
+            show_comparison_status(arms, Console(highlight=False))
+        return
     found = read_status(run_folder(run))
     if as_json:
         print(json.dumps(to_json(found), indent=2, ensure_ascii=False, default=str))
     else:
         show_status(found, Console(highlight=False))
+
+
+@app.command(rich_help_panel=RUN)
+def report(
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN_OR_COMPARISON",
+            help="A finished run's or comparison's folder: a path, or a name under ./runs.",
+            show_default=False,
+        ),
+    ],
+    form: Annotated[
+        ReportFormat,
+        typer.Option(
+            "--format",
+            help="html: the page. md: Markdown for a pull request, printed. csv: every table as a file of raw values.",
+        ),
+    ] = ReportFormat.html,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Write there instead: a file, for csv a folder; it must not be there yet. Default: report.html or tables/ "
+            "in the folder itself, written over; Markdown goes to standard output.",
+            show_default=False,
+        ),
+    ] = None,
+    texts: Annotated[
+        bool | None,
+        typer.Option(
+            "--text/--no-text",
+            help="Whether the page shows prompts, drafts and reasons. Default: as before. Markdown and CSV hold none.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Render the report of a finished run or comparison again, as a page, as Markdown or as CSV tables.
+
+    Nothing is run, judged or measured again: it shows what was stored when the run finished, with what has been added
+    since (labels' agreement) and without what has been forgotten.
+
+    `prefdistill report quickstart --format md | gh pr comment 12 --body-file -` puts a summary under a pull request;
+    `prefdistill report quickstart --no-text --out share.html` makes a page that can be passed on.
+    """
+    from prefdistill.reporting import write_report
+
+    print(write_report(run_folder(run), form.value, out, texts).removesuffix("\n"))
 
 
 def run_folder(name: str) -> Path:
@@ -789,26 +936,31 @@ def forget(
     """Remove one prompt's texts from a run and from the request cache, and say what cannot be removed.
 
     Its drafts, verdicts, pairs and comparisons go, in replaced/ too; the report is rendered again without it. The run
-    stays valid: what was trained is not stale, and nothing is drafted for the prompt again.
+    stays valid: what was trained is not stale, and nothing is drafted for the prompt again. With a comparison's folder
+    it goes from all runs of it.
     """
     from prefdistill.forgetting import cannot_remove, describe, finish_earlier, forget, plan_forgetting
+    from prefdistill.forgetting.comparisons import finish_comparison, runs_of
 
     folder = run_folder(run)
-    plan = plan_forgetting(folder, prompt_id)
-    if plan is None:
-        print(f"{folder}: prompt {prompt_id} is forgotten already")
-        left = finish_earlier(folder)
-        print("\n".join(left), end="\n" if left else "")
-        if left:
-            raise typer.Exit(1)
-        return
-    print("\n".join(describe(plan)))
-    print("\n".join(cannot_remove(plan)))
-    if not yes and not typer.confirm("Remove this for good?"):
+    plans, left = [], []
+    for each in runs_of(folder):
+        plan = plan_forgetting(each, prompt_id)
+        if plan is None:
+            print(f"{each}: prompt {prompt_id} is forgotten already")
+            left += finish_earlier(each)
+            continue
+        plans.append(plan)
+        print("\n".join(describe(plan)))
+        print("\n".join(cannot_remove(plan)))
+    if plans and not yes and not typer.confirm("Remove this for good?"):
         print("nothing was removed")
         raise typer.Exit(1)
-    left = forget(plan)
-    print(f"forgotten: {plan.prompt.id}")
+    for plan in plans:
+        left += forget(plan)
+        print(f"forgotten: {plan.prompt.id}")
+    for line in finish_comparison(folder, prompt_id) if plans else ():
+        print(line)
     for line in left:
         print(line)
     if left:

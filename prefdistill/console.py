@@ -179,27 +179,40 @@ class TerminalDisplay:
 
 def summary(result: Mapping[str, Any], folder: Path) -> list[str]:
     """Return the last lines of a run: what came out, and where everything is."""
-    test, best = result["test"], result["best_round"]
-    kept = "the base: no round was better on validation" if best == 0 else f"round {best}"
-    judged = " (self-judged)" if test["self_judged"] else ""
+    best, trained = result["best_round"], len(result["rounds"]) > 1
+    base = "the base: no round was better on validation" if trained else "the base: nothing was trained"
+    kept = base if best == 0 else f"round {best}"
     lines = ["", *([result["stopped"].split(": ")[0]] if result.get("stopped") else []), f"kept policy: {kept}"]
-    if test["win_rate"] is not None:
-        low, high = test["win_rate_interval"]
-        lines.append(
-            f"test, {test['wins'] + test['ties'] + test['losses']} prompts: wins over the base {test['win_rate']:.3f} "
-            f"({low:.3f} to {high:.3f}), score {test['baseline_score']:.3f} → {test['score']:.3f} by {test['judge']}{judged}"
-        )
-    if test["gold"] is not None:
-        lines.append(f"gold {test['baseline_gold']:.3f} → {test['gold']:.3f}")
-    if result["pgr"] is not None:
-        lines.append(f"performance gap to the teacher recovered: {result['pgr']:.0%}")
     return [
         *lines,
+        *_test_lines(result, trained),
         *cost_lines(result["cost"]),
         f"report  {folder / 'report.html'}",
         f"result  {folder / 'result.json'}",
         f"policy  {folder / 'policy'}",
     ]
+
+
+def _test_lines(result: Mapping[str, Any], trained: bool) -> list[str]:
+    """Return what the test prompts showed; of the base as it is, that nothing is compared with, its scores alone."""
+    test, lines = result["test"], []
+    best_of, judge = test.get("best_of", 1), test["judge"] + (" (self-judged)" if test["self_judged"] else "")
+    as_it_is = best_of == 1 and not trained
+    if test["win_rate"] is not None:
+        prompts, (low, high) = (
+            f"test, {test['wins'] + test['ties'] + test['losses']} prompts",
+            test["win_rate_interval"],
+        )
+        over = f"wins over the base {test['win_rate']:.3f} ({low:.3f} to {high:.3f})"
+        over = over if best_of == 1 else f"the best of {best_of} drafts, chosen by the training judge, {over}"
+        score = f"score {test['baseline_score']:.3f} → {test['score']:.3f} by {judge}"
+        lines.append(f"{prompts}: score {test['score']:.3f} by {judge}" if as_it_is else f"{prompts}: {over}, {score}")
+    if test["gold"] is not None:
+        before = "" if as_it_is else f"{test['baseline_gold']:.3f} → "
+        lines.append(f"gold {before}{test['gold']:.3f}")
+    if result["pgr"] is not None and not as_it_is:
+        lines.append(f"performance gap to the teacher recovered: {result['pgr']:.0%}")
+    return lines
 
 
 def cost_lines(cost: Mapping[str, Any]) -> list[str]:

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prefdistill.artefacts import claim, stale
+from prefdistill.artefacts import adopt, claim, stale
 from prefdistill.assembly import Workshop
 from prefdistill.errors import JudgeError, RunError, SampleError
-from prefdistill.passes import judge_in_passes
+from prefdistill.passes import ApartJudge, judge_in_passes
 from prefdistill.records import NOT_ASKED, Draft, Failure, Policy, Prompt, Split, Verdict, digest
 from prefdistill.run import Fingerprints, RowFile
 from prefdistill.stages.load import load_drafts
@@ -62,6 +62,13 @@ class Wanted:
     top_p: float
     policy_fingerprint: str
     stage: str = "evaluate"
+    given: tuple[Draft, ...] = ()
+    """Of the wanted drafts, those that are written already, in another file."""
+
+    @property
+    def apart(self) -> bool:
+        """Whether a prompt's drafts are judged one by one: several of an evaluation are, training drafts together."""
+        return self.purpose != "train" and self.drafts > 1
 
     def file(self, kind: str) -> str:
         """Return the file name of drafts, verdicts, held-out or gold."""
@@ -76,8 +83,13 @@ def drafts_and_verdicts(shop: Workshop, wanted: Wanted, judges: Mapping[str, Any
     judged.fingerprint = _drafts_fingerprint(shop, wanted)
     file = shop.run.rows(wanted.folder, wanted.file("drafts"), Draft)
     stage = "sample" if wanted.purpose == "train" else wanted.stage
+    adopt(shop, wanted.folder, f"{wanted.prefix}drafts", judged.fingerprint, [file.path])
     claim(shop, wanted.folder, f"{wanted.prefix}drafts", stage, judged.fingerprint, [file.path])
     judged.drafts = file.read()
+    for draft in wanted.given:
+        if draft.id not in judged.drafts:
+            file.append(draft)
+            judged.drafts[draft.id] = draft
     source = _Source(shop, wanted, judged, file)
     for number, (kind, judge) in enumerate(judges.items()):
         ready = source if number == 0 else iter(())
@@ -90,6 +102,11 @@ def drafts_and_verdicts(shop: Workshop, wanted: Wanted, judges: Mapping[str, Any
     Fingerprints(wanted.folder).note(f"{wanted.prefix}drafts", judged.fingerprint, rows, seconds)
     shop.save_choices()
     return judged
+
+
+def judged_also(shop: Workshop, wanted: Wanted, judged: Judged, kind: str, judge: Any) -> dict[str, Verdict]:
+    """Return a further judge's verdicts on drafts that are there, such as on those that were chosen among `wanted`."""
+    return _verdicts(shop, wanted, judged, kind, judge, iter(()))
 
 
 def _drafts_fingerprint(shop: Workshop, wanted: Wanted) -> str:
@@ -108,9 +125,15 @@ def _drafts_fingerprint(shop: Workshop, wanted: Wanted) -> str:
         parts.append(_given(shop, wanted, recipe.sample.drafts_from))
     else:
         parts += [sampler.identity(), shop.student_fingerprint, wanted.policy_fingerprint]
-    if wanted.purpose == "train" and wanted.round == 1 and recipe.sample.teacher_drafts:
+    if _adds_teacher(shop, wanted):
         parts += [recipe.sample.teacher_drafts, teacher.identity()]
     return digest(parts)
+
+
+def _adds_teacher(shop: Workshop, wanted: Wanted) -> bool:
+    """Whether the teacher's drafts go into the pool of the student's."""
+    first = wanted.purpose == "train" and wanted.round == 1 and wanted.policy is not None
+    return first and bool(shop.recipe.sample.teacher_drafts)
 
 
 def _given(shop: Workshop, wanted: Wanted, path: Path) -> str:
@@ -145,7 +168,7 @@ class _Source:
     def _groups(self) -> Iterator[tuple[Prompt, list[Draft]]]:
         owed = {prompt.id: self._owed(prompt) for prompt in self.wanted.prompts}
         prompts = {prompt.id: prompt for prompt in self.wanted.prompts}
-        drafts = self.judged.groups()
+        drafts, given = self.judged.groups(), {draft.id for draft in self.wanted.given}
         for prompt_id, keys in owed.items():
             if not keys:
                 yield prompts[prompt_id], drafts[prompt_id]
@@ -158,7 +181,7 @@ class _Source:
                 prompt_id = key.split("/")[0]
                 if isinstance(item, Failure):
                     self.judged.failures.append(item)
-                else:
+                elif key not in given:
                     self.file.append(item)
                     self.written += 1
                     self.judged.drafts[item.id] = item
@@ -182,7 +205,7 @@ class _Source:
         wanted = self.wanted
         if prompt.id in self.shop.forgotten or (self.judged.drafts and is_settled(wanted)):
             return set()
-        if wanted.purpose == "train" and self.shop.recipe.sample.drafts_from is not None:
+        if wanted.policy is not None and wanted.purpose == "train" and self.shop.recipe.sample.drafts_from is not None:
             return set() if any(d.prompt_id == prompt.id for d in self.judged.drafts.values()) else {prompt.id}
         keys = set(draft_ids(prompt, wanted.source, wanted.round, wanted.purpose, wanted.drafts))
         if self._with_teacher:
@@ -191,14 +214,12 @@ class _Source:
 
     @property
     def _with_teacher(self) -> bool:
-        return (
-            self.wanted.purpose == "train" and self.wanted.round == 1 and bool(self.shop.recipe.sample.teacher_drafts)
-        )
+        return _adds_teacher(self.shop, self.wanted)
 
     def _write(self) -> Iterator[Draft | Failure]:
         wanted, recipe = self.wanted, self.shop.recipe
         prompts = tuple(prompt for prompt in wanted.prompts if prompt.id not in self.shop.forgotten)
-        if wanted.purpose == "train" and recipe.sample.drafts_from is not None:
+        if wanted.policy is not None and wanted.purpose == "train" and recipe.sample.drafts_from is not None:
             for draft in load_drafts(recipe.sample.drafts_from, prompts, wanted.round):
                 if draft.id not in self.judged.drafts:
                     self.file.append(draft)
@@ -243,6 +264,8 @@ def _verdicts(
     stage = "judge" if wanted.purpose == "train" else wanted.stage
     fields = digest([shop.fields_digest(prompt) for prompt in judged.prompts])
     fingerprint = digest([judged.fingerprint, fields, shop.judge_fingerprint(judge)])
+    if adopt(shop, wanted.folder, f"{name}-checks", shop.checks_fingerprint(), ()):
+        adopt(shop, wanted.folder, name, fingerprint, [file.path])
     _drop_old_checks(shop, wanted.folder, name, file)
     claim(shop, wanted.folder, name, stage, fingerprint, [file.path])
     started, sampled = time.monotonic(), getattr(source, "seconds", 0.0)
@@ -265,7 +288,7 @@ def _verdicts(
                 yield prompt, groups[prompt.id]
 
     try:
-        for verdict in judge_in_passes(shop, judge, owed()):
+        for verdict in judge_in_passes(shop, ApartJudge(judge) if wanted.apart else judge, owed()):
             file.append(verdict)
             verdicts[verdict.prompt_id] = verdict
             done += 1

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from prefdistill.artefacts import claim
+from prefdistill.artefacts import adopt, claim
 from prefdistill.assembly import Workshop
-from prefdistill.drafting import Judged, Wanted, drafts_and_verdicts
+from prefdistill.drafting import Judged, Wanted, drafts_and_verdicts, judged_also
 from prefdistill.errors import JudgeError, RecipeError
 from prefdistill.metrics.scores import DraftScore, draft_scores
 from prefdistill.passes import judge_in_passes
@@ -18,7 +18,7 @@ from prefdistill.plugins import name_of
 from prefdistill.records import Comparison, Draft, EvaluationResult, Policy, Prompt, Split, Usage, Verdict, digest
 from prefdistill.round import policy_fingerprint
 from prefdistill.run import Fingerprints
-from prefdistill.stages.evaluate import compare_preferences, compare_scores, evaluate_policy
+from prefdistill.stages.evaluate import best_drafts, compare_preferences, compare_scores, evaluate_policy
 
 
 @dataclass
@@ -33,6 +33,8 @@ class Measured:
     gold: dict[str, DraftScore] | None = None
     lowest: dict[str, float] = field(default_factory=dict)
     """What a cut draft counts on a custom judge's own scale, by kind of verdict: the base's lowest score."""
+    chosen: frozenset[str] | None = None
+    """Ids of the drafts that count, one a prompt, where several were written to choose from; None: all count."""
 
     @property
     def scores(self) -> dict[str, DraftScore]:
@@ -41,8 +43,23 @@ class Measured:
 
     @property
     def drafts(self) -> list[Draft]:
-        """The drafts, by id."""
-        return [draft for _, draft in sorted(self.judged.drafts.items())]
+        """The drafts that count, by id."""
+        found = [draft for _, draft in sorted(self.judged.drafts.items())]
+        return found if self.chosen is None else [draft for draft in found if draft.id in self.chosen]
+
+    @property
+    def unchosen(self) -> list[Draft]:
+        """A prompt's first draft each, as the policy writes when nobody chooses."""
+        return [draft for _, draft in sorted(self.judged.drafts.items()) if draft.index == 0]
+
+    def groups(self) -> dict[str, list[Draft]]:
+        """Return each prompt's drafts that count; none where the judge could not choose."""
+        drafts, choice = self.drafts, self.chosen is not None
+        grouped: dict[str, list[Draft]] = {prompt.id: [] for prompt in self.judged.prompts}
+        for draft in drafts:
+            if not choice or draft.id in self.rubric:
+                grouped[draft.prompt_id].append(draft)
+        return grouped
 
     @property
     def usage(self) -> Usage:
@@ -59,7 +76,10 @@ def mean_score(scores: Mapping[str, DraftScore] | None) -> float | None:
 def measure(
     shop: Workshop, who: Policy | str, split: str, folder: Path, prefix: str, base: Measured | None = None
 ) -> Measured:
-    """Write and judge one draft a prompt: by a policy, or by "teacher"; `base` is None for the base itself."""
+    """Write and judge a split's drafts: by a policy, or by "teacher"; `base` is None for the base as a baseline.
+
+    Baselines write one draft a prompt; a policy writes `evaluate.best_of`, of which the training judge's best counts.
+    """
     recipe = shop.recipe
     judges: dict[str, Any] = {}
     if getattr(shop.judge, "scores_alone", True):
@@ -69,7 +89,10 @@ def measure(
     if recipe.evaluate.gold is not None:
         judges["gold"] = recipe.evaluate.gold
     lowest = None if base is None else base.lowest
-    return _measure(shop, who, "validation" if split == "validation" else "test", folder, prefix, judges, lowest)
+    choices = 1 if base is None or isinstance(who, str) else recipe.evaluate.best_of
+    given = tuple(base.drafts) if base is not None and isinstance(who, Policy) and who.adapter is None else ()
+    kind: Split = "validation" if split == "validation" else "test"
+    return _measure(shop, who, kind, folder, prefix, judges, lowest, choices, given)
 
 
 def measure_also(
@@ -92,6 +115,8 @@ def _measure(
     prefix: str,
     judges: Mapping[str, Any],
     lowest: Mapping[str, float] | None,
+    choices: int = 1,
+    given: tuple[Draft, ...] = (),
 ) -> Measured:
     recipe, prompts = shop.recipe, shop.limited(split)
     policy = None if isinstance(who, str) else who
@@ -103,11 +128,14 @@ def _measure(
         source="teacher" if policy is None else "base" if policy.adapter is None else "student",
         round=0 if policy is None else policy.round,
         purpose=split,
-        drafts=1,
+        drafts=choices,
         temperature=recipe.evaluate.temperature,
         top_p=recipe.evaluate.top_p,
         policy_fingerprint="" if policy is None else policy_fingerprint(shop, policy),
+        given=given,
     )
+    if choices > 1:
+        return _measure_best(shop, wanted, judges, lowest or {})
     judged = drafts_and_verdicts(shop, wanted, judges)
     found, own = {}, {}
     for kind, verdicts in judged.verdicts.items():
@@ -118,6 +146,28 @@ def _measure(
             own[kind] = min(score.score for score in found[kind].values())
             found[kind] = draft_scores(verdicts.values(), drafts, prompts, shop.rubrics, own[kind])
     return Measured(judged, found.get("verdicts", {}), found.get("held-out"), found.get("gold"), own)
+
+
+def _measure_best(shop: Workshop, wanted: Wanted, judges: Mapping[str, Any], lowest: Mapping[str, float]) -> Measured:
+    """Have the training judge choose one of a prompt's drafts, and the other judges score the chosen one alone."""
+    judged = drafts_and_verdicts(shop, wanted, {"verdicts": judges["verdicts"]})
+    scores = _scores(shop, wanted, judged, "verdicts", judged.drafts.values(), lowest)
+    best = {draft.id: draft for draft in best_drafts(judged.drafts.values(), scores).values()}
+    known = {key: draft for key, draft in best.items() if key in scores}
+    found = {"verdicts": {key: scores[key] for key in known}}
+    of_best = Judged(wanted.prompts, known, fingerprint=judged.fingerprint)
+    for kind, judge in judges.items():
+        if kind != "verdicts":
+            judged.verdicts[kind] = judged_also(shop, wanted, of_best, kind, judge)
+            found[kind] = _scores(shop, wanted, judged, kind, known.values(), lowest)
+    return Measured(judged, found["verdicts"], found.get("held-out"), found.get("gold"), chosen=frozenset(best))
+
+
+def _scores(
+    shop: Workshop, wanted: Wanted, judged: Judged, kind: str, drafts: Iterable[Draft], lowest: Mapping[str, float]
+) -> dict[str, DraftScore]:
+    verdicts = judged.verdicts[kind].values()
+    return draft_scores(verdicts, drafts, wanted.prompts, shop.rubrics, None if kind == "gold" else lowest.get(kind))
 
 
 def compare(
@@ -151,7 +201,7 @@ def compare(
         return compare_scores(prompts, ours.drafts, theirs.drafts, ours.scores, theirs.scores, baseline, margin)
     preferences = _both_orders(shop, ours, theirs, baseline, folder, prefix)
     scored = bool(ours.scores and theirs.scores)
-    return compare_preferences(
+    rows = compare_preferences(
         prompts,
         ours.drafts,
         theirs.drafts,
@@ -161,6 +211,9 @@ def compare(
         ours.scores if scored else None,
         theirs.scores if scored else None,
     )
+    unknown = {"score": None, "baseline_score": None, "outcome": "unknown"}
+    groups = ours.groups()
+    return [row if groups[row.prompt_id] else row.model_copy(update=unknown) for row in rows]
 
 
 def _both_orders(
@@ -172,13 +225,17 @@ def _both_orders(
     file = shop.run.rows(folder, f"{prefix}preferences-{baseline}.jsonl", Verdict)
     fingerprint = digest([ours.judged.fingerprint, theirs.judged.fingerprint, shop.judge_fingerprint(judge)])
     name = f"{prefix}preferences-{baseline}"
+    adopt(shop, folder, name, fingerprint, [file.path])
     claim(shop, folder, name, "evaluate", fingerprint, [file.path])
     done = file.read()
-    mine, other = ours.judged.groups(), theirs.judged.groups()
+    mine, other = ours.groups(), theirs.groups()
     owed: list[tuple[Prompt, Sequence[Draft]]] = [
         (prompt, [*mine[prompt.id], *other[prompt.id]])
         for prompt in ours.judged.prompts
-        if mine[prompt.id] and other.get(prompt.id) and (prompt.id not in done or done[prompt.id].owed)
+        if mine[prompt.id]
+        and other.get(prompt.id)
+        and mine[prompt.id][0].id != other[prompt.id][0].id
+        and _is_owed(done.get(prompt.id), [*mine[prompt.id], *other[prompt.id]])
     ]
     try:
         for verdict in judge_in_passes(shop, judge, owed):
@@ -189,6 +246,15 @@ def _both_orders(
     rows = None if any(verdict.owed for verdict in verdicts.values()) else len(verdicts)
     Fingerprints(folder).note(name, fingerprint, rows)
     return verdicts
+
+
+def _is_owed(verdict: Verdict | None, drafts: Sequence[Draft]) -> bool:
+    """Whether two drafts must be compared: never done, failed in a way that may pass, or others were compared."""
+    if verdict is None or verdict.owed:
+        return True
+    named = {key for each in verdict.preferences for key in (each.first_id, each.second_id)}
+    named |= {key for failure in verdict.failures for key in failure.key.split("|")}
+    return not named <= {draft.id for draft in drafts}
 
 
 def evaluate(

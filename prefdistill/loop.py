@@ -14,6 +14,7 @@ from pathlib import Path
 
 from prefdistill import __version__
 from prefdistill.accounts import round_result, round_zero
+from prefdistill.answers import write_answers
 from prefdistill.artefacts import set_aside_from
 from prefdistill.assembly import Workshop, adopt_recipe, opened
 from prefdistill.costs.watch import Watch
@@ -21,11 +22,21 @@ from prefdistill.drafting import Judged, Wanted, drafts_and_verdicts
 from prefdistill.evaluation import Measured, evaluate, measure, measure_also
 from prefdistill.guard import Decision, StoppedError, best_round, decide, stop_text
 from prefdistill.log import Display, Logged, Silent
+from prefdistill.protocols import learns_from
 from prefdistill.recipe import Recipe
-from prefdistill.records import Policy, PreferencePair, Prompt, RoundResult
+from prefdistill.records import Policy, Prompt, RoundResult
 from prefdistill.remedies import applicable, condemn, finish_condemning
+from prefdistill.replay import replay, require_source
 from prefdistill.result import Outcome, write_result
-from prefdistill.round import Paired, StarvedError, mixed_past, policy_fingerprint, rank_and_pair, train_policy
+from prefdistill.round import (
+    Paired,
+    StarvedError,
+    TrainingRow,
+    mixed_past,
+    policy_fingerprint,
+    rank_and_pair,
+    train_policy,
+)
 from prefdistill.run import RunDirectory, disk_errors, read_json, write_json
 from prefdistill.soundness import Watched, data_findings
 from prefdistill.stages.load import round_slices
@@ -44,6 +55,7 @@ def run_recipe(
     redo_from: str | None = None,
     texts: bool = True,
     redo_round: int | None = None,
+    siblings: Sequence[RunDirectory] = (),
 ) -> Outcome:
     """Run a recipe in its run folder, going on where an earlier process stopped.
 
@@ -54,6 +66,7 @@ def run_recipe(
         redo_from: the stage from which stale artefacts are made again; what they replace is kept.
         texts: whether report.html shows prompts and drafts.
         redo_round: with `redo_from`: everything from that stage of this round on is made again, stale or not.
+        siblings: runs of the same comparison, from which finished artefacts that were made from the same inputs are copied.
 
     Raises:
         PrefdistillError: with where, what was found, what was expected and what to do.
@@ -61,6 +74,7 @@ def run_recipe(
     run, shown = RunDirectory(path or Path("runs") / recipe.name), display or Silent()
     watch = Watch(shown.progress, shown.note)
     with run.locked(), opened(recipe, run, watch.progress, redo_from if redo_round is None else None) as shop:
+        shop.siblings = tuple(siblings)
         if redo_round is not None and redo_from is not None:
             shown.note(set_aside_from(shop, redo_round, redo_from))
         watch.begin(shop)
@@ -81,6 +95,8 @@ def run_rounds(shop: Workshop, display: Display) -> Outcome:
     recipe, outcome = shop.recipe, Outcome(shop, policies={0: shop.base})
     for text in shop.notes:
         display.note(text)
+    if recipe.loop.pairs_from is not None:
+        require_source(shop)
     slices = round_slices(shop.prompts.of("train"), recipe.loop.rounds, recipe.loop.prompts_per_round, recipe.seed)
     state = State(measure_baselines(shop, "validation"), measure_also(shop, shop.base, shop.run.baselines, "base-"))
     outcome.rounds.append(round_zero(shop, state.baselines, state.also))
@@ -89,13 +105,18 @@ def run_rounds(shop: Workshop, display: Display) -> Outcome:
         previous = outcome.policies[number - 1]
         sampled = shop.base if recipe.loop.mode == "offline" else previous
         finish_condemning(shop, number)
-        judged = drafts_and_verdicts(shop, train_drafts(shop, number, prompts, sampled), {"verdicts": shop.judge})
-        paired = rank_and_pair(shop, number, judged)
-        state.pairs[number] = paired.pairs
+        if recipe.loop.pairs_from is not None:
+            judged, paired = replay(shop, number)
+        elif learns_from(shop.trainer) == "answers":
+            judged, paired = write_answers(shop, number, prompts)
+        else:
+            judged = drafts_and_verdicts(shop, train_drafts(shop, number, prompts, sampled), {"verdicts": shop.judge})
+            paired = rank_and_pair(shop, number, judged)
+        state.pairs[number] = paired.rows
         try:
             result, decision = train_and_decide(outcome, state, number, judged, paired, display)
         except StarvedError as problem:
-            starved = "; ".join([str(problem), *data_findings(shop, judged, paired.pairs, paired.drops)])
+            starved = "; ".join([str(problem), *data_findings(shop, judged, paired.rows, paired.drops)])
             if number == 1:
                 raise StarvedError(starved) from None
             outcome.stopped = f"stopped before round {number}: {starved}"
@@ -111,7 +132,9 @@ def run_rounds(shop: Workshop, display: Display) -> Outcome:
         earlier = f"; {OF_EARLIER}" if shop.run.result.exists() else ""
         raise StoppedError(f"{shop.run.path}: {outcome.stopped}; {WHAT_IS_LEFT}{earlier}")
     chosen = chosen_before(shop, outcome.rounds)
-    outcome.best_round = best_round(outcome.rounds) if chosen is None else chosen
+    last = outcome.rounds[-1].round
+    kept = best_round(outcome.rounds) if recipe.loop.keep == "best" else last
+    outcome.best_round = kept if chosen is None else chosen
     measure_test(outcome)
     return outcome
 
@@ -123,8 +146,8 @@ class State:
     baselines: dict[str, Measured]
     also: dict[str, Measured]
     """The base's drafts of the tasks of `evaluate.also`."""
-    pairs: dict[int, Sequence[PreferencePair]] = field(default_factory=dict)
-    """By round."""
+    pairs: dict[int, Sequence[TrainingRow]] = field(default_factory=dict)
+    """What was trained on, by round."""
     measured: dict[int, Measured] = field(default_factory=dict)
     """Each round's validation drafts; round 0 is the base."""
 
@@ -151,7 +174,7 @@ def train_and_measure(outcome: Outcome, state: State, number: int, judged: Judge
     """Train a round's policy on its pairs and on past ones, measure it, and return all that the round came to."""
     shop, previous = outcome.shop, outcome.policies[number - 1]
     before = outcome.policies.get(number - 2)
-    mixed = mixed_past(shop, number, paired.pairs, state.pairs)
+    mixed = mixed_past(shop, number, paired.rows, state.pairs)
     on = probes(shop, judged, state.measured[number - 1])
     trained = train_policy(shop, number, paired, mixed, previous, on, before)
     outcome.policies[number] = trained.policy
@@ -162,7 +185,7 @@ def train_and_measure(outcome: Outcome, state: State, number: int, judged: Judge
         shop,
         number,
         judged,
-        paired.pairs,
+        paired.rows,
         paired.drops,
         trained,
         state.measured[number],
@@ -177,8 +200,11 @@ def probes(shop: Workshop, judged: Judged, previous: Measured) -> Judged:
     The estimator needs samples of the policy that it measures from: the round's own drafts where that policy wrote
     them, else its validation drafts (at `evaluate.temperature`, so the estimate is then approximate).
     """
-    wrote = shop.recipe.sample.drafts_from is None and all(
-        draft.policy == previous.drafts[0].policy for draft in judged.drafts.values() if draft.source == "student"
+    students = [draft for draft in judged.drafts.values() if draft.source == "student"]
+    wrote = (
+        bool(students)
+        and shop.recipe.sample.drafts_from is None
+        and all(draft.policy == previous.drafts[0].policy for draft in students)
     )
     return judged if wrote and previous.drafts else previous.judged
 
@@ -217,7 +243,8 @@ def measure_test(outcome: Outcome) -> None:
     baselines = measure_baselines(shop, "test")
     folder, base = shop.run.test(policy.round), baselines["base"]
     outcome.warnings += _tested_before(folder)
-    ours = base if policy.adapter is None else measure(shop, policy, "test", folder, "", base)
+    as_it_is = policy.adapter is None and shop.recipe.evaluate.best_of == 1
+    ours = base if as_it_is else measure(shop, policy, "test", folder, "", base)
     outcome.test, outcome.test_comparisons = evaluate(shop, policy, "test", ours, baselines, folder, "")
     outcome.test_measured = {"policy": ours, **baselines}
 

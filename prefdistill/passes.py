@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from prefdistill.assembly import Workshop
@@ -16,7 +17,7 @@ from prefdistill.batches import BatchDesk, SetAside
 from prefdistill.errors import JudgeError
 from prefdistill.records import Draft, Prompt, Verdict
 from prefdistill.rubric import Rubric
-from prefdistill.stages.judge import judge_prompts
+from prefdistill.stages.judge import judge_group, judge_prompts
 
 Group = tuple[Prompt, Sequence[Draft]]
 
@@ -43,6 +44,37 @@ class PassingJudge:
             with self._lock:
                 self.aside[prompt.id] = (prompt, drafts)
             raise JudgeError("set aside until its batch is answered") from None
+
+
+class ApartJudge:
+    """A judge that is asked about each draft by itself: no score depends on the other drafts, and nothing is compared."""
+
+    def __init__(self, judge: Any) -> None:
+        self._judge = judge
+        self.known = None if getattr(judge, "known", None) is None else partial(self._each, judge.known)
+        """Where the judge can answer from replies that are there already, it can about each draft too."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._judge, name)
+
+    def judge(self, prompt: Prompt, drafts: Sequence[Draft], rubric: Rubric) -> Verdict:
+        """Return the verdicts on the single drafts as one; what fails for one fails for it alone."""
+        return self._each(self._judge.judge, prompt, drafts, rubric)
+
+    def _each(self, ask: Any, prompt: Prompt, drafts: Sequence[Draft], rubric: Rubric) -> Verdict:
+        verdicts, waiting = [], None
+        for draft in drafts:
+            try:
+                verdicts.append(judge_group(self._judge, prompt, [draft], rubric, ask))
+            except SetAside as problem:  # the questions about the other drafts go into the same batch
+                waiting = problem
+        if waiting is not None:
+            raise waiting
+        return Verdict(
+            prompt_id=prompt.id,
+            judgements=tuple(each for verdict in verdicts for each in verdict.judgements),
+            failures=tuple(each for verdict in verdicts for each in verdict.failures),
+        )
 
 
 def judge_in_passes(shop: Workshop, judge: Any, groups: Iterable[Group]) -> Iterator[Verdict]:

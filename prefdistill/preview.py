@@ -13,12 +13,14 @@ from typing import Any
 from rich.console import Console
 from rich.rule import Rule
 
+from prefdistill.answers import write_answers
 from prefdistill.assembly import Workshop, opened
 from prefdistill.drafting import drafts_and_verdicts
 from prefdistill.loop import train_drafts
+from prefdistill.protocols import learns_from
 from prefdistill.recipe import Recipe
-from prefdistill.records import Draft, Drop, PreferencePair, Prompt, Ranking, Usage, Verdict
-from prefdistill.round import rank_and_pair
+from prefdistill.records import Answer, Draft, Drop, PreferencePair, Prompt, Ranking, Usage, Verdict
+from prefdistill.round import TrainingRow, rank_and_pair
 from prefdistill.run import RunDirectory
 from prefdistill.stages.load import round_slices
 
@@ -32,21 +34,24 @@ def show_preview(recipe: Recipe, count: int, console: Console) -> None:
             for note in shop.notes:
                 _print(console, note)
             prompts = round_slices(shop.prompts.of("train"), 1, count, recipe.seed)[0]
-            judged = drafts_and_verdicts(shop, train_drafts(shop, 1, prompts, shop.base), {"verdicts": shop.judge})
-            rankings, pairs, drops, _ = rank_and_pair(shop, 1, judged)
+            if learns_from(shop.trainer) == "answers":
+                judged, paired = write_answers(shop, 1, prompts)
+            else:
+                judged = drafts_and_verdicts(shop, train_drafts(shop, 1, prompts, shop.base), {"verdicts": shop.judge})
+                paired = rank_and_pair(shop, 1, judged)
             verdicts, groups = judged.verdicts["verdicts"], judged.groups()
             for prompt in prompts:
-                ranking = next((each for each in rankings if each.prompt_id == prompt.id), None)
-                outcome: list[PreferencePair | Drop] = [pair for pair in pairs if pair.prompt_id == prompt.id]
-                outcome += [drop for drop in drops if drop.prompt_id == prompt.id]
+                ranking = next((each for each in paired.rankings if each.prompt_id == prompt.id), None)
+                outcome: list[TrainingRow | Drop] = [row for row in paired.rows if row.prompt_id == prompt.id]
+                outcome += [drop for drop in paired.drops if drop.prompt_id == prompt.id]
                 _show_prompt(console, shop, prompt, groups[prompt.id], verdicts.get(prompt.id), ranking, outcome)
             usage = sum((verdict.usage for verdict in verdicts.values()), Usage())
             console.print(Rule())
             _print(
                 console,
-                f"{len(prompts)} prompts, {len(judged.drafts)} drafts, {len(pairs)} pairs; {usage.calls} calls, "
-                f"{usage.cached} from the request cache, {usage.prompt_tokens} + {usage.completion_tokens} tokens, "
-                f"{usage.usd:.4f} USD (0 where the recipe gives no prices)",
+                f"{len(prompts)} prompts, {len(judged.drafts)} drafts, {len(paired.rows)} {learns_from(shop.trainer)}; "
+                f"{usage.calls} calls, {usage.cached} from the request cache, {usage.prompt_tokens} + "
+                f"{usage.completion_tokens} tokens, {usage.usd:.4f} USD (0 where the recipe gives no prices)",
             )
 
 
@@ -62,13 +67,13 @@ def _show_prompt(
     drafts: list[Draft],
     verdict: Verdict | None,
     ranking: Ranking | None,
-    outcome: list[PreferencePair | Drop],
+    outcome: list[TrainingRow | Drop],
 ) -> None:
     console.print(Rule(f"prompt {prompt.id}"))
     for message in prompt.messages:
         _print(console, f"[{message.role}] {message.content}")
     judge: Any = shop.judge
-    if drafts and hasattr(judge, "preview"):
+    if drafts and verdict is not None and hasattr(judge, "preview"):
         _print(console, "\nwhat the judge is sent about the first draft:", "bold")
         _print(console, judge.preview(prompt, drafts[0], shop.rubrics.of(prompt)), "dim")
         if hasattr(judge, "raw_reply") and shop.recipe.cache != "off":
@@ -97,8 +102,11 @@ def _show_prompt(
         if isinstance(row, PreferencePair):
             chosen, rejected = _index(row.chosen_id), _index(row.rejected_id)
             _print(console, f"pair: draft {chosen} chosen, draft {rejected} rejected, margin {row.margin:.3f}")
+        elif isinstance(row, Answer):
+            _print(console, "answer: trained on as it is")
         else:
-            _print(console, f"no pair: {row.reason} {row.detail}")
+            what = "answer" if learns_from(shop.trainer) == "answers" else "pair"
+            _print(console, f"no {what}: {row.reason} {row.detail}")
 
 
 def _show_judgement(console: Console, draft: Draft, verdict: Verdict) -> None:

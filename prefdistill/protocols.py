@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from prefdistill.records import (
+    Answer,
     CheckScore,
     Draft,
     Failure,
@@ -115,12 +116,22 @@ class Probe:
     """Who wrote it; None where that is not known."""
 
 
+LearnsFrom = Literal["pairs", "answers"]
+"""What a trainer learns from: preference pairs of the student's drafts, or the teacher's answers, one a prompt."""
+
+
+def learns_from(trainer: Any) -> LearnsFrom:
+    """Return what a trainer learns from: its class says `learns_from`, pairs by default."""
+    found: LearnsFrom = getattr(trainer, "learns_from", "pairs")
+    return found
+
+
 @dataclass(frozen=True)
 class TrainingData:
     """What a trainer learns from."""
 
     pairs: tuple[PreferencePair, ...]
-    """Pairs of the current round, then past pairs mixed in."""
+    """Pairs of the current round, then past pairs mixed in; empty for a trainer that learns from answers."""
     probes: tuple[Probe, ...] = ()
     """Fixed texts on which the KL of new to old policy is measured: the round's own drafts where the start policy wrote
     them, else its validation drafts."""
@@ -130,6 +141,10 @@ class TrainingData:
     A trainer that uses it sets `uses_flip_rate = True`, so that the policy's fingerprint covers it."""
     previous: Policy | None = None
     """The policy before the one that wrote the probes: what a sampler with stale weights would sample from."""
+    steps: int | None = None
+    """Optimiser steps of this training, pairs repeated or left over as that needs; None for the trainer's own epochs."""
+    answers: tuple[Answer, ...] = ()
+    """The teacher's answers to the current round's prompts, then past ones mixed in, where the trainer learns from those."""
 
 
 Progress = Callable[[str, int, int, str], None]
@@ -190,7 +205,10 @@ class Judge(Protocol):
 
 @runtime_checkable
 class Trainer(Protocol):
-    """Trains a policy in `directory`, starting from `start` and measuring against `reference`."""
+    """Trains a policy in `directory`, starting from `start` and measuring against `reference`.
+
+    `learns_from: ClassVar = "answers"` has every round write the teacher's answers instead of drafts and pairs.
+    """
 
     def train(
         self, data: TrainingData, start: Policy, reference: Policy, directory: Path, seed: int

@@ -32,8 +32,8 @@ from prefdistill.diagnostics.findings import Levels
 from prefdistill.diagnostics.thresholds import StopLevels, WarnLevels
 from prefdistill.documents import Document, Location, dotted, load_document, raise_invalid
 from prefdistill.errors import RecipeError
-from prefdistill.plugins import Plugin, Use, build_checks, resolve
-from prefdistill.protocols import Judge, Sampler, Teacher, Trainer
+from prefdistill.plugins import Plugin, Use, build_checks, name_of, resolve
+from prefdistill.protocols import Judge, Sampler, Teacher, Trainer, learns_from
 from prefdistill.requests.spending import Budget
 from prefdistill.rubric import Rubric, RubricSet, load_rubric
 from prefdistill.selection import PairOptions
@@ -237,24 +237,40 @@ class SampleSection(PluginSection):
 
 
 class MixPast(Section):
-    """Pairs of earlier rounds that are trained on again."""
+    """Pairs, or answers, of earlier rounds that are trained on again."""
 
     rounds: Literal["all"] | int = "all"
     """How many rounds back; all by default."""
     share: float = Field(default=0.25, ge=0.0, lt=1.0)
-    """Share of past pairs in what is trained on, from round 2."""
+    """Share of past ones in what is trained on, from round 2."""
 
 
 class TrainSection(PluginSection):
-    """How a round's pairs train the student."""
+    """How a round's pairs, or the teacher's answers, train the student."""
 
     slot: ClassVar[str] = "trainer"
     folder: ClassVar[str] = "trainers"
 
     trainer: Use[Trainer]
     reference: Literal["base", "previous"] = "base"
-    """The policy that DPO measures against."""
+    """The policy that DPO measures against; a training on answers measures against none."""
     mix_past: MixPast = MixPast()
+    steps: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], ...] | None = None
+    """Optimiser steps a round instead of epochs: pairs are repeated, or left over, as that needs. One number for all
+    rounds, or a list by round whose last one holds for later rounds too."""
+
+    @field_validator("steps")
+    @classmethod
+    def _some_steps(cls, steps: int | tuple[int, ...] | None) -> int | tuple[int, ...] | None:
+        if steps == ():
+            raise ValueError("an empty list; expected a number, a number a round, or nothing for epochs")
+        return steps
+
+    def steps_of(self, number: int) -> int | None:
+        """Return the optimiser steps of round `number`; None where the trainer's epochs decide."""
+        if isinstance(self.steps, tuple):
+            return self.steps[min(number, len(self.steps)) - 1]
+        return self.steps
 
     @classmethod
     def default_use(cls) -> str:
@@ -312,6 +328,10 @@ class EvaluateSection(Section):
     temperature: float = Field(default=0.7, ge=0.0)
     """The same for every policy and baseline."""
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    best_of: int = Field(default=1, ge=1)
+    """Drafts a prompt that the policy writes, of which the training judge's best is measured; base and teacher write
+    one, and so does the policy for tasks of `also`. With `loop.rounds: 0` it is what choosing among the base's drafts
+    gives, without any training."""
     gold: Use[Judge] | None = None
     """An exact score, where one exists (the sandbox): reported, never used to train or to select."""
     metrics: tuple[str, ...] = ()
@@ -337,16 +357,21 @@ class EvaluateSection(Section):
 class LoopSection(Section):
     """The rounds."""
 
-    operational: ClassVar[frozenset[str]] = frozenset({"rounds", "warn", "stop", "on_stop", "remedy"})
+    operational: ClassVar[frozenset[str]] = frozenset({"rounds", "warn", "stop", "on_stop", "remedy", "keep"})
 
     mode: Literal["online", "offline"] = "online"
     """Online samples each round from the updated student, offline every round's prompts from the base."""
-    rounds: int = Field(default=5, ge=1)
-    """May be raised later: the run goes on."""
+    rounds: int = Field(default=5, ge=0)
+    """May be raised later: the run goes on. 0 trains nothing: base and teacher are measured."""
     prompts_per_round: int = Field(default=256, ge=1)
     """Consecutive slices of one seeded shuffle of the train prompts; wraps around."""
     start_from: Literal["previous", "base"] = "previous"
     """The policy that a round's training starts from."""
+    keep: Literal["best", "last"] = "best"
+    """Which round's policy is kept and measured on the test split: the best on validation, or the last."""
+    pairs_from: Path | None = None
+    """A run whose pairs are trained on, shuffled over the rounds, instead of sampling: what is left of online's lead
+    without fresh drafts. Relative to the recipe."""
     warn: WarnLevels = WarnLevels()
     """Beyond which value each check warns; `null` switches a check off."""
     stop: Annotated[
@@ -358,6 +383,11 @@ class LoopSection(Section):
     """When a rule stops the run: keep the best round so far and measure it on the test split, or end with an error."""
     remedy: Literal["none", "auto"] = "none"
     """auto: a round that a stop rule condemns is trained once more with the remedy that the finding names."""
+
+    @field_validator("pairs_from")
+    @classmethod
+    def _run_folder(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        return None if path is None else (_directory(info) / path.expanduser()).resolve()
 
     @property
     def levels(self) -> Levels:
@@ -411,6 +441,22 @@ class Recipe(Section):
         return None if judge is None or judge.identity() == training.identity() else judge
 
     @property
+    def caveats(self) -> tuple[str, ...]:
+        """What a reader of the run's figures must know of its settings."""
+        said, best_of = [], self.evaluate.best_of
+        if self.pair.labels == "random":
+            said.append(
+                "pair.labels is random: which of a pair's two drafts was chosen was drawn by lot, against the judge as "
+                "often as not; this run is a control, and a gain in it is no merit of the judge"
+            )
+        if best_of > 1 and self.loop.rounds:
+            said.append(
+                f"evaluate.best_of is {best_of}: every round is measured by the best of {best_of} drafts a prompt, the "
+                "base by one; part of each gain over the base is the choice, not the training"
+            )
+        return tuple(said)
+
+    @property
     def pairing(self) -> PairOptions:
         """How pairs are made, the judge's own `on_disagree` included."""
         tie = getattr(self.judge, "on_disagree", "drop") == "tie"
@@ -428,6 +474,16 @@ class Recipe(Section):
                 raise ValueError(
                     f"{place} `{judge._use}` asks a teacher, and there is none; add `teacher` to the recipe"
                 )
+        if learns_from(self.train.trainer) == "answers" and self.teacher is None:
+            raise ValueError(
+                f"train.use `{name_of(self.train.trainer)}` learns from the teacher's answers, and there is none; add "
+                "`teacher` to the recipe"
+            )
+        if learns_from(self.train.trainer) == "answers" and self.loop.pairs_from is not None:
+            raise ValueError(
+                f"loop.pairs_from names pairs, and train.use `{name_of(self.train.trainer)}` learns from the teacher's "
+                "answers; take one of the two out"
+            )
         if self.sample.teacher_drafts and self.teacher is None:
             raise ValueError("sample.teacher_drafts needs a `teacher`; add one or set it to 0")
         for key in ("tie_margin", "gate_failures"):
@@ -442,6 +498,16 @@ class Recipe(Section):
             raise ValueError(
                 f"judge.confirm is {confirm} and pair.strategy is {self.pair.strategy}: pairs would be trained that were "
                 "not compared in both orders; set `judge.confirm: round_robin` (every pair is compared) or `none`"
+            )
+        if self.evaluate.best_of > 1 and not getattr(self.judge, "scores_alone", True):
+            raise ValueError(
+                f"evaluate.best_of is {self.evaluate.best_of} and the judge cannot score a draft alone, so it cannot say "
+                "which is best; set `evaluate.best_of: 1` or name a judge that scores, such as `rubric`"
+            )
+        if self.evaluate.best_of > 1 and self.evaluate.temperature == 0:
+            raise ValueError(
+                f"evaluate.best_of is {self.evaluate.best_of} and evaluate.temperature is 0: all drafts of a prompt would "
+                "be the same; raise the temperature, or set `evaluate.best_of: 1`"
             )
         sync = getattr(self.sample.sampler, "adapter_sync", None)
         if sync == "none" and self.loop.mode == "online" and self.loop.rounds > 1 and not self.sample.drafts_from:
@@ -528,7 +594,14 @@ def _load_checked(path: Path) -> Rubric:
     return rubric
 
 
-PATH_KEYS = {("rubric",), ("prompts", "path"), ("student", "system"), ("sample", "drafts_from"), ("student", "model")}
+PATH_KEYS = {
+    ("rubric",),
+    ("prompts", "path"),
+    ("student", "system"),
+    ("sample", "drafts_from"),
+    ("student", "model"),
+    ("loop", "pairs_from"),
+}
 
 
 def _apply_override(document: Document, override: str) -> None:

@@ -349,13 +349,34 @@ class PreferencePair(Row):
         return self.id
 
 
+class Answer(Row):
+    """The teacher's answer to a prompt, as a student is trained on it."""
+
+    id: str
+    """Its draft's."""
+    prompt_id: str
+    round: int = Field(ge=0)
+    prompt: tuple[Message, ...]
+    """The prompt's messages, with the student's system prompt."""
+    completion: str
+
+    @model_validator(mode="after")
+    def _has_text(self) -> Self:
+        if not self.completion.strip():
+            raise ValueError("an answer without text teaches nothing")
+        return self
+
+    def key(self) -> str:
+        return self.id
+
+
 class Drop(Row):
-    """Why a prompt gave no pair."""
+    """Why a prompt gave no pair, or no answer."""
 
     prompt_id: str
     round: int = Field(ge=0)
     reason: str
-    """One of the counted reasons of `stages/pair.py`."""
+    """One of the counted reasons of `stages/pair.py`, for an answer of `answers.py`."""
     detail: str = ""
 
     def key(self) -> str:
@@ -363,13 +384,13 @@ class Drop(Row):
 
 
 class ForgottenPair(Record):
-    """What is kept of a pair that a finished training used: enough to know that nothing else has changed."""
+    """What is kept of a pair, or an answer, that a finished training used: enough to know that nothing else has changed."""
 
     id: str
     round: int = Field(ge=0)
     """The round whose drafts it was made from."""
     digest: str
-    """Hash of the whole pair."""
+    """Hash of the whole row."""
 
 
 class Forgotten(Row):
@@ -386,7 +407,7 @@ class Forgotten(Row):
     fields: str
     """Hash of its fields."""
     pairs: tuple[ForgottenPair, ...] = ()
-    """Its pairs that a finished training used."""
+    """Its pairs and answers that a finished training used."""
     flip_rates: dict[int, float] = {}
     """By round with a finished training: the share of comparisons that flipped, this prompt's among them."""
     given: str | None = None
@@ -413,28 +434,29 @@ class TrainResult(Record):
     start: Policy
     """The policy training began from."""
     reference: Policy
-    """The policy that DPO measured against."""
+    """The policy that DPO measured against; it has no part in a training on answers."""
     policy: Policy
     """The policy it made."""
     pairs: int = Field(ge=1)
-    """Distinct pairs trained on, past ones included."""
+    """Distinct pairs (or answers, where the trainer learns from those) trained on, past ones included."""
     pairs_dropped: int = Field(default=0, ge=0)
-    """Pairs not trained on because they exceeded the length limit or did not fill a batch."""
+    """Those not trained on because they exceeded the length limit or did not fill a batch."""
     steps: int = Field(ge=0)
     loss: float
     """Mean loss of the last logged steps."""
     first_loss: float
     """Loss of the first step, before any update; ln 2 for sigmoid DPO where the reference is the start policy."""
-    reward_margin: float
-    """DPO's implicit reward of chosen minus rejected, at the end."""
-    reward_accuracy: Unit
+    reward_margin: float | None
+    """DPO's implicit reward of chosen minus rejected, at the end; None where there are no pairs."""
+    reward_accuracy: Unit | None
+    """Share of pairs whose chosen text has the larger reward, at the end; None where there are no pairs."""
     adapter_moved: Unit
     """Share of adapter entries that differ from the start policy's file."""
     kl: float | None = None
     """KL of new to old policy on fixed drafts, nats a completion (r - 1 - ln r estimator)."""
     kl_standard_error: float | None = None
     truncated: int = Field(default=0, ge=0)
-    """Pairs with a completion cut at `max_length`."""
+    """Those with a completion cut at `max_length`."""
     diagnostics: dict[str, float] = {}
     facts: dict[str, str] = {}
     """What was checked and is no number: types, why a check is off."""
@@ -545,8 +567,9 @@ class RoundResult(Row):
     failures: dict[str, int] = {}
     """Failures by stage and kind, such as `judge.parse`."""
     pairs: int = Field(ge=0)
+    """Pairs made of its drafts; of a trainer that learns from them, the teacher's answers."""
     drops: dict[str, int] = {}
-    """Prompts without a pair, by reason."""
+    """Prompts without a pair, or an answer, by reason."""
     counts: dict[str, float] = {}
     """Further counts and shares of the round's drafts: identical, truncated, gate failures, longer-chosen share."""
     kinds: dict[str, dict[str, float]] = {}

@@ -9,19 +9,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from prefdistill import __version__
 from prefdistill.assembly import Workshop
+from prefdistill.browsing import rows_of_run
 from prefdistill.costs.questions import asked_by, is_paid, price_for
+from prefdistill.errors import PrefdistillError, RunError
 from prefdistill.evaluation import Measured, mean_score
+from prefdistill.finished import read_finished
 from prefdistill.metrics.further import measure, reference_rows
 from prefdistill.metrics.rates import GapRecovered
 from prefdistill.recipe import Recipe
 from prefdistill.records import Comparison, EvaluationResult, Policy, RoundResult, Usage
-from prefdistill.run import Fingerprints, RunDirectory, read_json, write_json, write_text
+from prefdistill.run import Fingerprints, RunDirectory, disk_errors, read_json, write_json, write_text
 from prefdistill.stages.evaluate import performance_gap
 from prefdistill.stages.report import ReportData, pick_examples, render_report, render_result
+from prefdistill.stages.report.tables import Table, table_csv
 
 
 @dataclass
@@ -58,7 +62,7 @@ def write_result(outcome: Outcome, texts: bool) -> None:
     write_json(run.result, outcome.result)
     data = TypeAdapter(ReportData).dump_python(report, mode="json", by_alias=True)
     write_json(run.report_data, {"texts": texts, "report": data})
-    write_text(run.report, render_report(report, texts=texts))
+    write_text(run.report, render_run(run, report, texts))
 
 
 def render_again(run: RunDirectory, note: str | None = None) -> bool:
@@ -68,12 +72,50 @@ def render_again(run: RunDirectory, note: str | None = None) -> bool:
     """
     if not run.report_data.exists():
         return False
-    stored = read_json(run.report_data)
-    report = TypeAdapter(ReportData).validate_python(stored["report"])
-    warnings = tuple(dict.fromkeys((*report.warnings, *([note] if note else []))))
-    report = replace(report, warnings=warnings, agreement=load_agreement(run.path))
-    write_text(run.report, render_report(report, texts=stored["texts"]))
+    report, texts = stored_report(run)
+    report = replace(report, warnings=tuple(dict.fromkeys((*report.warnings, *([note] if note else [])))))
+    write_text(run.report, render_run(run, report, texts))
     return True
+
+
+def stored_report(run: RunDirectory) -> tuple[ReportData, bool]:
+    """Return what report.html was made from, with the agreement as it is now, and whether it shows texts.
+
+    Raises:
+        RunError: report.json cannot be read as it stands.
+    """
+    stored = read_json(run.report_data)
+    try:
+        report = TypeAdapter(ReportData).validate_python(stored["report"])
+        texts = bool(stored["texts"])
+    except (ValidationError, KeyError, TypeError) as problem:
+        raise RunError(
+            f"{run.report_data}: not what this prefdistill wrote ({str(problem).splitlines()[0]}); run the recipe again: "
+            "it goes on from what is there and writes the report anew"
+        ) from None
+    return replace(report, agreement=load_agreement(run.path)), texts
+
+
+def write_tables(tables: Iterable[Table], folder: Path) -> list[Path]:
+    """Write each table as NAME.csv into a folder of tables, and remove tables of an earlier writing."""
+    paths = []
+    for table in tables:
+        paths.append(folder / f"{table.name}.csv")
+        write_text(paths[-1], table_csv(table))
+    for path in set(folder.glob("*.csv")) - set(paths):
+        with disk_errors(path):
+            path.unlink()
+    return paths
+
+
+def render_run(run: RunDirectory, report: ReportData, texts: bool) -> str:
+    """Render the page with its browser, whose rows are read from the run folder now and stored nowhere else."""
+    try:
+        rows = rows_of_run(read_finished(run.path))
+    except PrefdistillError as problem:
+        note = f"the drafts cannot be browsed in this report: {problem}"
+        return render_report(replace(report, warnings=(*report.warnings, note)), texts=texts)
+    return render_report(report, texts=texts, browser=rows)
 
 
 def report_data(outcome: Outcome) -> ReportData:
@@ -111,7 +153,8 @@ def report_data(outcome: Outcome) -> ReportData:
         unpriced_writers=unpriced_writers(recipe),
         agreement=load_agreement(shop.run.path),
         pgr=gap(outcome),
-        manifest=_facts(manifest),
+        best_of=recipe.evaluate.best_of,
+        manifest=manifest_facts(manifest),
         seconds=_seconds(outcome),
         warnings=(*shop.notes, *outcome.warnings, *_request_notes(shop)),
         stopped=outcome.stopped,
@@ -153,7 +196,8 @@ def _teacher_name(teacher: Any) -> str | None:
     return None if teacher is None else str(getattr(teacher, "model", None) or teacher._use)
 
 
-def _facts(manifest: Mapping[str, Any]) -> dict[str, str]:
+def manifest_facts(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Return facts about machine and software worth a line each."""
     versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items() if version)
     machine = manifest["machine"]
     return {

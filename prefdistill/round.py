@@ -7,25 +7,28 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from prefdistill.artefacts import claim
+from prefdistill.artefacts import adopt, claim
 from prefdistill.assembly import Workshop
 from prefdistill.diagnostics.judging import flip_rate
 from prefdistill.drafting import Judged
 from prefdistill.errors import RunError, TrainError
-from prefdistill.protocols import Probe, TrainingData
-from prefdistill.records import Drop, Policy, PreferencePair, Ranking, TrainResult, digest, seed_of
+from prefdistill.protocols import Probe, TrainingData, learns_from
+from prefdistill.records import Answer, Drop, Policy, PreferencePair, Ranking, TrainResult, digest, seed_of
 from prefdistill.remedies import trainer_for
-from prefdistill.run import Fingerprints, read_json
-from prefdistill.stages.pair import pair_prompts
+from prefdistill.run import Fingerprints, RunDirectory, read_json
+from prefdistill.stages.pair import pair_prompts, with_drawn_labels
 from prefdistill.stages.rank import rank_prompts
 
 
 class StarvedError(TrainError):
-    """A round has fewer pairs than one batch."""
+    """A round has fewer pairs, or answers, than one batch."""
 
 
 PROBES = 48
 """Texts on which the change of a policy is measured."""
+
+
+TrainingRow = PreferencePair | Answer
 
 
 class Paired(NamedTuple):
@@ -36,6 +39,13 @@ class Paired(NamedTuple):
     drops: tuple[Drop, ...]
     flip_rate: float | None = None
     """Share of the comparisons whose winner changed with the order shown; None where nothing was compared."""
+    answers: tuple[Answer, ...] = ()
+    """The teacher's answers, where the trainer learns from those; then there are no rankings and no pairs."""
+
+    @property
+    def rows(self) -> tuple[TrainingRow, ...]:
+        """What is trained on."""
+        return (*self.pairs, *self.answers)
 
 
 def rank_and_pair(shop: Workshop, number: int, judged: Judged) -> Paired:
@@ -44,31 +54,37 @@ def rank_and_pair(shop: Workshop, number: int, judged: Judged) -> Paired:
     verdicts = list(judged.verdicts["verdicts"].values())
     rankings = tuple(rank_prompts(judged.prompts, drafts, verdicts, shop.rubrics, number))
     rows = tuple(pair_prompts(judged.prompts, drafts, verdicts, rankings, shop.recipe.pairing, number))
-    pairs = tuple(sorted((row for row in rows if isinstance(row, PreferencePair)), key=lambda pair: pair.id))
+    found = [row for row in rows if isinstance(row, PreferencePair)]
+    if shop.recipe.pair.labels == "random":
+        found = [with_drawn_labels(pair, shop.recipe.seed) for pair in found]
+    pairs = tuple(sorted(found, key=lambda pair: pair.id))
     drops = tuple(row for row in rows if isinstance(row, Drop))
     return Paired(rankings, pairs, drops, flip_rate(verdicts))
 
 
 def write_pairs(shop: Workshop, number: int, paired: Paired) -> None:
-    """Write rankings, pairs and drops for the reader."""
+    """Write rankings and pairs, or answers, and drops for the reader."""
     folder = shop.run.round(number)
-    shop.run.rows(folder, "3-rankings.jsonl", Ranking).rewrite(paired.rankings)
-    shop.run.rows(folder, "4-pairs.jsonl", PreferencePair).rewrite(paired.pairs)
+    if learns_from(shop.trainer) == "answers":
+        shop.run.rows(folder, "4-answers.jsonl", Answer).rewrite(paired.answers)
+    else:
+        shop.run.rows(folder, "3-rankings.jsonl", Ranking).rewrite(paired.rankings)
+        shop.run.rows(folder, "4-pairs.jsonl", PreferencePair).rewrite(paired.pairs)
     shop.run.rows(folder, "4-drops.jsonl", Drop).rewrite(paired.drops)
 
 
 class Mixed(NamedTuple):
-    """Pairs of earlier rounds that are trained on again."""
+    """Pairs, or answers, of earlier rounds that are trained on again."""
 
-    pairs: tuple[PreferencePair, ...]
+    pairs: tuple[TrainingRow, ...]
     forgotten: dict[str, str] = {}
     """Those that were drawn and are forgotten by now: id to hash."""
 
 
 def mixed_past(
-    shop: Workshop, number: int, pairs: Sequence[PreferencePair], past: Mapping[int, Sequence[PreferencePair]]
+    shop: Workshop, number: int, pairs: Sequence[TrainingRow], past: Mapping[int, Sequence[TrainingRow]]
 ) -> Mixed:
-    """Return the pairs of earlier rounds that are trained on again, drawn by hash."""
+    """Return the pairs, or answers, of earlier rounds that are trained on again, drawn by hash."""
     mix = shop.recipe.train.mix_past
     rounds = [r for r in past if r < number and (mix.rounds == "all" or r >= number - int(mix.rounds))]
     pool = {pair.id: pair for r in sorted(rounds) for pair in past[r]}
@@ -79,8 +95,8 @@ def mixed_past(
     return Mixed(tuple(pool[key] for key in drawn if key in pool), {key: gone[key] for key in drawn if key in gone})
 
 
-def marks_of(pairs: Sequence[PreferencePair]) -> dict[str, str]:
-    """Return each pair's hash by its id: what a training's fingerprint keeps of it."""
+def marks_of(pairs: Sequence[TrainingRow]) -> dict[str, str]:
+    """Return each pair's, or answer's, hash by its id: what a training's fingerprint keeps of it."""
     return {pair.id: digest(pair.model_dump(mode="json")) for pair in pairs}
 
 
@@ -113,25 +129,31 @@ def train_policy(
     Raises:
         TrainError: the trainer cannot train on these pairs.
     """
-    recipe, folder, pairs = shop.recipe, shop.run.round(number), (*paired.pairs, *past.pairs)
+    recipe, folder, pairs = shop.recipe, shop.run.round(number), (*paired.rows, *past.pairs)
     start = previous if recipe.loop.start_from == "previous" else shop.base
     reference = shop.base if recipe.train.reference == "base" else previous
     trainer = trainer_for(shop, number)
     uses_flip_rate = getattr(trainer, "uses_flip_rate", False)
-    fingerprint = digest(
-        [
-            shop.student_fingerprint,
-            sorted({**marks_of(pairs), **shop.forgotten_pairs(number), **past.forgotten}.items()),
-            trainer.identity(),
-            recipe.train.reference,
-            recipe.seed,
-            number,
-            policy_fingerprint(shop, start),
-            policy_fingerprint(shop, reference),
-            *([shop.trained_flip_rate(number, paired.flip_rate)] if uses_flip_rate else []),
-        ]
-    )
+    steps = recipe.train.steps_of(number)
+    made_from = [
+        shop.student_fingerprint,
+        sorted({**marks_of(pairs), **shop.forgotten_pairs(number), **past.forgotten}.items()),
+        trainer.identity(),
+        recipe.train.reference,
+        recipe.seed,
+        number,
+        policy_fingerprint(shop, start),
+        policy_fingerprint(shop, reference),
+        *([shop.trained_flip_rate(number, paired.flip_rate)] if uses_flip_rate else []),
+    ]
+    fingerprint = digest(made_from if steps is None else [*made_from, steps])
     target = folder / "5-policy"
+
+    def in_as_many_steps(sibling: RunDirectory) -> list[str]:
+        trained = sibling.path / target.relative_to(shop.run.path) / "train.json"
+        return [digest(made_from)] if trained.is_file() and read_json(trained)["steps"] == steps else []
+
+    adopt(shop, folder, "policy", fingerprint, [target], in_as_many_steps)
     marks = claim(shop, folder, "policy", "train", fingerprint, [target])
     write_pairs(shop, number, paired)
     if marks.done("policy", fingerprint):
@@ -140,14 +162,24 @@ def train_policy(
     if len(pairs) < batch:
         drops = Counter(drop.reason for drop in paired.drops)
         shown = ", ".join(f"{count} {reason}" for reason, count in drops.most_common()) or "none dropped"
+        what = learns_from(trainer)
+        mend = "or lower train.batch_size"
+        if what == "pairs":
+            mend = "sample.drafts or sample.temperature, or lower pair.min_margin or train.batch_size"
         raise StarvedError(
-            f"{folder}: {len(pairs)} pairs, fewer than one batch (train.batch_size is {batch}); prompts without a pair: "
-            f"{shown}; raise loop.prompts_per_round, sample.drafts or sample.temperature, or lower pair.min_margin or "
-            "train.batch_size"
+            f"{folder}: {len(pairs)} {what}, fewer than one batch (train.batch_size is {batch}); prompts without "
+            f"{'a pair' if what == 'pairs' else 'an answer'}: {shown}; raise loop.prompts_per_round, {mend}"
         )
     started = time.monotonic()
     try:
-        data = TrainingData(tuple(pairs), _probes(probes), paired.flip_rate, before)
+        data = TrainingData(
+            tuple(row for row in pairs if isinstance(row, PreferencePair)),
+            _probes(probes),
+            paired.flip_rate,
+            steps=steps,
+            answers=tuple(row for row in pairs if isinstance(row, Answer)),
+            previous=before,
+        )
         result = trainer.train(data, start, reference, target, seed_of(recipe.seed, "train", number) % 2**31)
     finally:
         marks.note("policy", fingerprint, None, time.monotonic() - started)

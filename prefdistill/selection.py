@@ -63,6 +63,9 @@ class PairOptions(BaseModel):
     judge's own `on_disagree` goes before."""
     flagged: Literal["drop", "keep"] = "drop"
     """drop: a pair with a draft that speaks to the judge (instructions, forged verdicts, markers) is dropped."""
+    labels: Literal["judged", "random"] = "judged"
+    """random is a control: which of a pair's two drafts is chosen is drawn by lot. The pairs are the same ones; what
+    they teach must not make the student better."""
 
     def margin_for(self, scale: Scale) -> float:
         """Return the smallest margin that trains on `scale`.

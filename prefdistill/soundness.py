@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
-from prefdistill.artefacts import claim
+from prefdistill.artefacts import adopt, claim
 from prefdistill.assembly import Workshop
 from prefdistill.diagnostics.leakage import leaked
 from prefdistill.diagnostics.measuring import RoundData, describe_round, measure_round
@@ -22,7 +22,9 @@ from prefdistill.evaluation import Measured, mean_score
 from prefdistill.metrics.length_control import length_controlled_rate
 from prefdistill.metrics.scores import DraftScore
 from prefdistill.probing import kl_to, policy_log_probs
+from prefdistill.protocols import learns_from
 from prefdistill.records import (
+    Answer,
     Comparison,
     Draft,
     Drop,
@@ -78,7 +80,7 @@ def sound_round(
     shop: Workshop,
     number: int,
     judged: Judged,
-    pairs: Sequence[PreferencePair],
+    rows: Sequence[PreferencePair | Answer],
     drops: Sequence[Drop],
     trained: TrainResult,
     ours: Measured,
@@ -91,7 +93,7 @@ def sound_round(
         prompts=judged.prompts,
         drafts=judged.drafts,
         verdicts=judged.verdicts["verdicts"],
-        pairs=pairs,
+        **_learned(shop, rows),
         drops=drops,
         policy_drafts=ours.drafts,
         base_drafts=baselines["base"].drafts,
@@ -121,9 +123,18 @@ def findings(shop: Workshop, rounds: Sequence[RoundResult]) -> tuple[Finding, ..
     return tuple(found)
 
 
-def data_findings(shop: Workshop, judged: Judged, pairs: Sequence[PreferencePair], drops: Sequence[Drop]) -> list[str]:
-    """Return what is wrong with drafts and labels of a round that has too few pairs to train on."""
-    data = RoundData(judged.prompts, judged.drafts, judged.verdicts["verdicts"], pairs, drops)
+def _learned(shop: Workshop, rows: Sequence[PreferencePair | Answer]) -> dict[str, Any]:
+    """Return a round's pairs, or its answers, under their name in `RoundData`."""
+    if learns_from(shop.trainer) == "answers":
+        return {"answers": [row for row in rows if isinstance(row, Answer)]}
+    return {"pairs": [row for row in rows if isinstance(row, PreferencePair)]}
+
+
+def data_findings(
+    shop: Workshop, judged: Judged, rows: Sequence[PreferencePair | Answer], drops: Sequence[Drop]
+) -> list[str]:
+    """Return what is wrong with drafts and labels of a round that has too few pairs, or answers, to train on."""
+    data = RoundData(judged.prompts, judged.drafts, judged.verdicts["verdicts"], drops=drops, **_learned(shop, rows))
     return [each.message for each in find([measure_round(data)], shop.recipe.loop.levels, data_only=True)]
 
 
@@ -219,7 +230,7 @@ def _of_kind(measured: Measured, prompt_ids: set[str]) -> Measured:
 
     judged = Judged(
         tuple(prompt for prompt in measured.judged.prompts if prompt.id in prompt_ids),
-        {key: draft for key, draft in measured.judged.drafts.items() if draft.prompt_id in prompt_ids},
+        {draft.id: draft for draft in measured.drafts if draft.prompt_id in prompt_ids},
     )
     return Measured(judged, part(measured.rubric) or {}, part(measured.held_out), part(measured.gold))
 
@@ -232,10 +243,11 @@ def _kl_to_base(shop: Workshop, number: int, ours: Measured, trained: TrainResul
     folder = shop.run.round(number)
     path = folder / "6-kl.json"
     fingerprint = digest([ours.judged.fingerprint, shop.student_fingerprint, KL_PROBES, 1])
+    adopt(shop, folder, "6-kl", fingerprint, [path])
     marks = claim(shop, folder, "6-kl", "evaluate", fingerprint, [path])
     if not (marks.done("6-kl", fingerprint) and path.exists()):
         prompts = {prompt.id: prompt for prompt in ours.judged.prompts}
-        whole: list[Draft] = [draft for draft in ours.drafts if draft.finish_reason == "stop"][:KL_PROBES]
+        whole: list[Draft] = [draft for draft in ours.unchosen if draft.finish_reason == "stop"][:KL_PROBES]
         texts = [(prompts[draft.prompt_id].messages, draft.completion) for draft in whole]
         kl: tuple[float, float] | None = None
         if texts:

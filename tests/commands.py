@@ -30,6 +30,7 @@ PRELOADED = (
     "trl.trainer.dpo_trainer",
     "peft.tuners.lora.bnb",
     "scipy.stats",
+    "statsmodels.stats.proportion",
     "tests.requests.judging_stage",
 )
 

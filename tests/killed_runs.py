@@ -160,9 +160,9 @@ def note_stages(state: Watched) -> None:
 
 def note_checkpoints(path: Path) -> None:
     """Have the run write down from which checkpoint each training goes on."""
-    from prefdistill.trainers import dpo
+    from prefdistill.trainers import tuning
 
-    last = dpo.last_checkpoint
+    last = tuning.last_checkpoint
 
     def noted(*arguments: Any) -> Path | None:
         found = last(*arguments)
@@ -170,7 +170,7 @@ def note_checkpoints(path: Path) -> None:
             file.write(f"{found.name if found else 'the start'}\n")
         return found
 
-    dpo.last_checkpoint = noted
+    tuning.last_checkpoint = noted
 
 
 def main() -> None:

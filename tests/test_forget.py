@@ -23,6 +23,7 @@ from prefdistill.recipe import load_recipe
 from prefdistill.records import Draft, Forgotten, PreferencePair, Prompt
 from prefdistill.run import RowFile, RunDirectory
 from prefdistill.stages.load import Loaded
+from tests.browser_data import inflated
 from tests.conftest import ROOT, TINY
 from tests.loopback import Loopback, fenced, menus
 
@@ -83,12 +84,13 @@ def finished(made_once, tmp_path):
 
 
 def everything(folder):
-    """Every readable byte of a folder, weights left out."""
-    return {
+    """Every readable byte of a folder, weights left out; of a report also what its browser holds, inflated."""
+    found = {
         path: path.read_bytes()
         for path in folder.rglob("*")
         if path.is_file() and path.suffix not in (".safetensors", ".pt", ".pth")
     }
+    return {path: content + inflated(content) for path, content in found.items()}
 
 
 def texts_of(run, prompt_id):

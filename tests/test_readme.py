@@ -24,13 +24,13 @@ BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
 COMMANDS = [line for language, block in BLOCKS if language == "bash" for line in block.strip().splitlines()]
 YAML = [block for language, block in BLOCKS if language == "yaml"]
 PYTHON = [block for language, block in BLOCKS if language == "python"]
-ON_A_RUN = ("status", "retrain", "draft", "chat", "export")
+ON_A_RUN = ("status", "retrain", "draft", "chat", "export", "report")
 SHORT = "loop.rounds=1 loop.prompts_per_round=16 prompts.validation_limit=6 prompts.test_limit=6 train.epochs=1".split()
 
 
 def test_every_block_is_covered_here():
     assert {language for language, _ in BLOCKS} == {"bash", "yaml", "python"}
-    assert (len(COMMANDS), len(YAML), len(PYTHON)) == (25, 5, 2)
+    assert (len(COMMANDS), len(YAML), len(PYTHON)) == (28, 5, 2)
     assert COMMANDS[0] == "pip install -c constraints.txt -e ."
     assert COMMANDS[2] == "pip install -c constraints.txt -e '.[test]' && pytest"
 
@@ -49,6 +49,10 @@ def workplace(tmp_path_factory):
     done = prefdistill(*short, *SHORT, cwd=place)
     assert done.returncode == 0, done.stderr
     shutil.copytree(place / "runs" / "short", place / "runs" / "quickstart")
+    (compare,) = (shlex.split(each)[1:] for each in COMMANDS if "compare" in each and "--arms" in each)
+    done = prefdistill(*compare, *SHORT, "train.batch_size=4", "--seeds", "1", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert (place / done.stdout.split("report  ")[1].split()[0]).is_file()
     return place
 
 
@@ -90,7 +94,11 @@ def test_the_guards_levels_are_valid(tmp_path):
 
 @pytest.mark.parametrize(
     "command",
-    [each for each in COMMANDS if each.startswith("prefdistill") and "short" not in each and not needs_a_run(each)],
+    [
+        each
+        for each in COMMANDS
+        if each.startswith("prefdistill") and not re.search("short|--arms", each) and not needs_a_run(each)
+    ],
 )
 def test_the_readmes_commands_run(command, tmp_path):
     """Runs are shortened by overrides; everything else is typed as the README has it."""

@@ -127,7 +127,7 @@ def estimate_run(
     done_calls = 0.0
     for step in steps_of(recipe, prompts, run or RunDirectory(Path("runs") / recipe.name)):
         again = redo_from is not None and (redo_round is None or _is_redone(step, redo_from, redo_round))
-        present = 0 if run is None or again else _done(step)
+        present = 0 if run is None or again else len(done_ids(step))
         for line in asker.lines(step):
             line = line.scaled(1 / max(1, len(step.prompts)))
             lines.append(line.scaled(len(step.prompts) - present))
@@ -135,7 +135,7 @@ def estimate_run(
     return Estimate(
         lines=tuple(line for line in lines if line.calls),
         notes=tuple(dict.fromkeys(asker.notes)),
-        assumptions=_assumptions(asker, lines),
+        assumptions=assumptions_of(asker, lines),
         measured=measured,
         done_calls=done_calls,
     )
@@ -148,13 +148,13 @@ def _is_redone(step: Step, stage: str, number: int) -> bool:
     return (step.round, STAGES.index(step.stage)) >= (number, STAGES.index(stage))
 
 
-def _done(step: Step) -> int:
-    """Return how many of a step's prompts need no call, because what it makes is in its file."""
+def done_ids(step: Step) -> set[str]:
+    """Return which of a step's prompts need no call, because what it makes is in its file."""
     ids = {prompt.id for prompt in step.prompts}
     if step.judge is not None:
-        return len(ids & done_prompts(step.file))
+        return ids & done_prompts(step.file)
     counts = drafts_present(step.file, step.source)
-    return sum(counts.get(key, 0) >= step.drafts for key in ids)
+    return {key for key in ids if counts.get(key, 0) >= step.drafts}
 
 
 def opening_lines(estimate: Estimate, budget: Any = None, spent: Usage | None = None) -> list[str]:
@@ -245,7 +245,7 @@ def _amount(name: str, value: float) -> str:
     return usd_text(value) if name == "usd" else f"{short_count(value)} {name}"
 
 
-def _assumptions(asker: Asker, lines: Iterable[Line]) -> str:
+def assumptions_of(asker: Asker, lines: Iterable[Line]) -> str:
     """Return what the figures rest on."""
     measured, parts = asker.measured, []
     if measured.source is not None:

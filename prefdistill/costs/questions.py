@@ -140,7 +140,8 @@ class Asker:
     def _of_judge(self, step: Step) -> list[_Mean]:
         """Return what judging a prompt's drafts asks of each teacher; nothing of a judge that makes no calls."""
         of_task = step.what if step.rubrics is not None else ""
-        key = (step.role, step.compares, step.split, step.drafts, self.recipe.sample.drafts_from is not None, of_task)
+        brought = self.recipe.sample.drafts_from is not None
+        key = (step.role, step.compares, step.apart, step.split, step.drafts, brought, of_task)
         if key not in self._means:
             judge = _bound(step.judge, self.recipe)
             if step.compares:
@@ -166,7 +167,9 @@ class Asker:
         for prompt in sampled:
             drafts = self._drafts(prompt, step)
             rubric = (step.rubrics or self.recipe.rubrics).of(prompt)
-            for plugin, request in judge.expected_requests(prompt, drafts, rubric):
+            groups = [[draft] for draft in drafts] if step.apart else [drafts]
+            asked = [each for group in groups for each in judge.expected_requests(prompt, group, rubric)]
+            for plugin, request in asked:
                 if not is_paid(plugin):
                     continue
                 plugins[id(plugin)] = plugin

@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from prefdistill.answers import judges_gates
 from prefdistill.assembly import limited_prompts, load_tasks, without_forgotten
 from prefdistill.costs.measured import Role
+from prefdistill.protocols import learns_from
 from prefdistill.recipe import Recipe
 from prefdistill.records import Forgotten, Prompt, Split
 from prefdistill.rubric import RubricSet
@@ -36,6 +38,8 @@ class Step:
     judge: Any = None
     """Who judges; None where drafts are written."""
     role: Role = "verdicts"
+    apart: bool = False
+    """Whether it is asked about each draft by itself."""
     compares: bool = False
     """Whether the judge compares drafts in both orders instead of scoring them."""
     writer: Any = None
@@ -65,15 +69,18 @@ def _steps(recipe: Recipe, prompts: Loaded, run: RunDirectory, gone: Mapping[str
     loop = recipe.loop
     slices = round_slices(prompts.of("train"), loop.rounds, loop.prompts_per_round, recipe.seed)
     for number, of_round in enumerate(slices, start=1):
-        yield from _train(recipe, run, number, of_round)
-        yield from evaluation.measure("validation", "student", run.round(number), "6-", number)
+        if loop.pairs_from is None:
+            yield from _train(recipe, run, number, of_round)
+        yield from evaluation.measure("validation", "student", run.round(number), "6-", number, best=True)
         yield from evaluation.also(run.round(number), "6-", number)
         yield from evaluation.compare("validation", run.round(number), "6-", number)
     for name in recipe.evaluate.baselines:
         yield from evaluation.measure("test", name, run.baselines, f"{name}-test-")
-    folder = run.test(_best_round(run, loop.rounds))
-    yield from evaluation.measure("test", "student", folder, "")
-    yield from evaluation.compare("test", folder, "")
+    kept = _best_round(run, loop.rounds)
+    if kept > 0 or recipe.evaluate.best_of > 1:
+        yield from evaluation.measure("test", "student" if kept else "base", run.test(kept), "", best=True)
+    base_again = kept == 0 and recipe.evaluate.best_of == 1
+    yield from evaluation.compare("test", run.test(kept), "", skip="base" if base_again else "")
 
 
 def _best_round(run: RunDirectory, rounds: int) -> int:
@@ -86,6 +93,9 @@ def _best_round(run: RunDirectory, rounds: int) -> int:
 def _train(recipe: Recipe, run: RunDirectory, number: int, prompts: tuple[Prompt, ...]) -> Iterator[Step]:
     """Yield the writing and the judging of a round's training drafts."""
     folder, sample = run.round(number), recipe.sample
+    if learns_from(recipe.train.trainer) == "answers":
+        yield from _answers(recipe, run, number, prompts)
+        return
     added = sample.teacher_drafts if number == 1 and sample.drafts_from is None else 0
     file = folder / "1-drafts.jsonl"
     if added:
@@ -104,6 +114,20 @@ def _train(recipe: Recipe, run: RunDirectory, number: int, prompts: tuple[Prompt
     )  # fmt: skip
 
 
+def _answers(recipe: Recipe, run: RunDirectory, number: int, prompts: tuple[Prompt, ...]) -> Iterator[Step]:
+    """Yield the writing of the teacher's answers, and their judging where gates must be asked."""
+    folder = run.round(number)
+    yield Step(
+        "sample", "teacher's answers", folder / "1-drafts.jsonl", prompts, "train", 1,
+        writer=recipe.teacher, source="teacher", round=number,
+    )  # fmt: skip
+    if judges_gates(recipe.rubrics, recipe.judge):
+        yield Step(
+            "judge", "teacher's answers, for their gates", folder / "2-verdicts.jsonl", prompts, "train", 1,
+            judge=recipe.judge, round=number,
+        )  # fmt: skip
+
+
 class _Evaluation:
     """Writes, judges and compares validation and test drafts, as `evaluation` does."""
 
@@ -120,13 +144,20 @@ class _Evaluation:
             for task in recipe.evaluate.also
         }
 
-    def measure(self, split: Split, who: str, folder: Path, prefix: str, number: int = 0) -> Iterator[Step]:
-        """Yield the writing of one draft a prompt, and its judging by each judge that can score it alone."""
+    def measure(
+        self, split: Split, who: str, folder: Path, prefix: str, number: int = 0, best: bool = False
+    ) -> Iterator[Step]:
+        """Yield the writing of one draft a prompt, and its judging by each judge that can score it alone.
+
+        Args:
+            best: whether it is the policy, which writes `evaluate.best_of` drafts for the training judge to choose from.
+        """
         recipe, prompts = self.recipe, self.prompts[split]
+        written = recipe.evaluate.best_of if best else 1
         writer: Any = recipe.teacher if who == "teacher" else recipe.sample.sampler
         whose = "teacher's" if who == "teacher" else "student's"
         yield Step(
-            "evaluate", f"{whose} {split} drafts", folder / f"{prefix}drafts.jsonl", prompts, split, 1,
+            "evaluate", f"{whose} {split} drafts", folder / f"{prefix}drafts.jsonl", prompts, split, written,
             writer=writer, source=who, round=number,
         )  # fmt: skip
         judges: tuple[tuple[Role, Any, str], ...] = (
@@ -136,9 +167,10 @@ class _Evaluation:
         )
         for role, judge, words in judges:
             if judge is not None and (role == "gold" or getattr(judge, "scores_alone", True)):
+                several = written if role == "verdicts" else 1
                 yield Step(
-                    "evaluate", f"{split} drafts {words}", folder / f"{prefix}{role}.jsonl", prompts, split, 1,
-                    judge=judge, role=role, round=number,
+                    "evaluate", f"{split} drafts {words}", folder / f"{prefix}{role}.jsonl", prompts, split, several,
+                    judge=judge, role=role, round=number, apart=several > 1,
                 )  # fmt: skip
 
     def also(self, folder: Path, prefix: str, number: int = 0) -> Iterator[Step]:

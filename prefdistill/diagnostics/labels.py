@@ -9,7 +9,7 @@ from statistics import fmean
 
 from prefdistill.diagnostics.drafts import length_of, own_drafts, tokens_a_word
 from prefdistill.diagnostics.findings import Levels, Rule, Values
-from prefdistill.records import Draft, Drop, Finding, PreferencePair, Prompt, Verdict
+from prefdistill.records import Answer, Draft, Drop, Finding, PreferencePair, Prompt, Verdict
 
 FEWEST_PROMPTS = 16
 """Prompts below which the share of them that gave a pair, or a tie, says nothing."""
@@ -49,6 +49,16 @@ def measure_labels(
     consistent = [same for pair in pairs if (same := _as_judged(pair, drafts, verdicts)) is not None]
     if consistent:
         values |= {"label_agreement": fmean(consistent), "label_agreement_pairs": float(len(consistent))}
+    return values
+
+
+def measure_answers(prompts: Sequence[Prompt], answers: Sequence[Answer], drops: Sequence[Drop]) -> dict[str, float]:
+    """Return what a round has to learn from where it learns from the teacher's answers."""
+    values = {"prompts": float(len(prompts)), "answers": float(len(answers))}
+    if prompts:
+        reasons = Counter(drop.reason for drop in drops)
+        values["answer_yield"] = len({answer.prompt_id for answer in answers}) / len(prompts)
+        values |= {f"drop/{reason}": count / len(prompts) for reason, count in sorted(reasons.items())}
     return values
 
 
@@ -159,6 +169,16 @@ MEND = {
 """What to do where a reason other than drafts that are too alike comes first."""
 
 
+UNANSWERED = {
+    "not_written": "the teacher failed on the others, or refused them; see the warnings",
+    "incomplete": "the teacher's answers are cut at the token limit; raise `sample.max_new_tokens`",
+    "failed_gates": "the teacher's answers fail the rubric's gates; loosen them, or tell the teacher of them "
+    "(`teacher.system`)",
+    "judge_failed": "the judge failed on them; see the failures in 2-verdicts.jsonl and mend the judge",
+}
+"""What to do where a reason for having no answer comes first."""
+
+
 def pair_yield(seen: Sequence[Values], levels: Levels) -> Iterator[Finding]:
     """Find a round in which too few prompts gave a pair; asks for at least sixteen prompts.
 
@@ -189,6 +209,24 @@ def pair_yield(seen: Sequence[Values], levels: Levels) -> Iterator[Finding]:
         "pair_yield",
         share,
         f"only {share:.0%} of {prompts:.0f} prompts gave a pair{f' ({shown})' if shown else ''}: {cause}",
+        at_least=True,
+    )
+
+
+def answer_yield(seen: Sequence[Values], levels: Levels) -> Iterator[Finding]:
+    """Find a round in which too few prompts gave an answer to train on; asks for at least sixteen prompts."""
+    now = seen[-1]
+    share, prompts = now.get("answer_yield"), now.get("prompts", 0.0)
+    if share is None or prompts < FEWEST_PROMPTS:
+        return
+    reasons = {name.removeprefix("drop/"): now[name] for name in now if name.startswith("drop/")}
+    order = sorted(reasons, key=lambda reason: (-reasons[reason], reason))
+    shown = ", ".join(f"{reason} {reasons[reason]:.0%}" for reason in order[:3])
+    yield from levels.finding(
+        "pair_yield",
+        share,
+        f"only {share:.0%} of {prompts:.0f} prompts gave an answer to train on{f' ({shown})' if shown else ''}: "
+        + UNANSWERED.get(order[0] if order else "", "read 4-drops.jsonl"),
         at_least=True,
     )
 
@@ -226,4 +264,4 @@ def label_agreement(seen: Sequence[Values], levels: Levels) -> Iterator[Finding]
     )
 
 
-RULES: tuple[Rule, ...] = (chosen_longer, pair_yield, label_agreement)
+RULES: tuple[Rule, ...] = (chosen_longer, pair_yield, answer_yield, label_agreement)

@@ -12,9 +12,9 @@ from functools import cached_property
 
 from prefdistill.diagnostics.drafts import measure_training_drafts, measure_validation_drafts
 from prefdistill.diagnostics.judging import measure_judging
-from prefdistill.diagnostics.labels import measure_labels
+from prefdistill.diagnostics.labels import measure_answers, measure_labels
 from prefdistill.diagnostics.phrases import Spread, spreading_phrase
-from prefdistill.records import Draft, Drop, PreferencePair, Prompt, Verdict
+from prefdistill.records import Answer, Draft, Drop, PreferencePair, Prompt, Verdict
 
 NAMES: dict[str, str] = {
     "drafts": "training drafts that the start policy wrote",
@@ -41,7 +41,9 @@ NAMES: dict[str, str] = {
     "prompts": "train prompts of the round",
     "pairs": "pairs made from the round's drafts",
     "pair_yield": "prompts that gave a pair, share",
-    "drop": "prompts that gave no pair, share; one name a reason, such as drop/tie",
+    "answers": "answers of the teacher's that were trained on, of this round",
+    "answer_yield": "prompts that gave an answer to train on, share",
+    "drop": "prompts that gave no pair, or no answer, share; one name a reason, such as drop/tie",
     "tie_share": "prompts whose drafts were tied, share",
     "mean_margin": "mean margin of the pairs, in the judge's unit",
     "chosen_tokens_mean": "mean length of the chosen texts, student tokens",
@@ -96,6 +98,8 @@ class RoundData:
     """The training judge's verdicts on them, by prompt id."""
     pairs: Sequence[PreferencePair] = ()
     drops: Sequence[Drop] = ()
+    answers: Sequence[Answer] | None = None
+    """What the round learns from instead of pairs; None where it learns from pairs."""
     policy_drafts: Sequence[Draft] = ()
     """The new policy's validation drafts."""
     base_drafts: Sequence[Draft] = ()
@@ -115,6 +119,7 @@ class RoundData:
             verdicts={key: each for key, each in self.verdicts.items() if key in train},
             pairs=[each for each in self.pairs if each.prompt_id in train],
             drops=[each for each in self.drops if each.prompt_id in train],
+            answers=None if self.answers is None else [each for each in self.answers if each.prompt_id in train],
             policy_drafts=[each for each in self.policy_drafts if each.prompt_id in held],
             base_drafts=[each for each in self.base_drafts if each.prompt_id in held],
             teacher_drafts=[each for each in self.teacher_drafts if each.prompt_id in held],
@@ -123,6 +128,12 @@ class RoundData:
 
 def measure_round(data: RoundData) -> dict[str, float]:
     """Return everything that a round's records say, by name (see `NAMES`); what cannot be measured is left out."""
+    if data.answers is not None:  # the training drafts are the teacher's: nothing in them is about the student
+        return {
+            **measure_validation_drafts(data.policy_drafts, data.base_drafts, data.teacher_drafts),
+            **measure_answers(data.prompts, data.answers, data.drops),
+            **measure_judging(data.verdicts),
+        }
     return {
         **measure_training_drafts(data.drafts),
         **measure_validation_drafts(data.policy_drafts, data.base_drafts, data.teacher_drafts),

@@ -30,7 +30,7 @@ class WarnLevels(Thresholds):
     sampler_staleness: float | None = 0.5
     """That difference as a share of the previous policy's, at most."""
     truncated: float | None = 0.01
-    """Share of the trained pairs with a completion cut at `train.max_length`, at most."""
+    """Share of what is trained on with a completion cut at `train.max_length`, at most."""
     no_end_token: float | None = 0.05
     """Share of drafts, and of trained completions, without an end token, at most."""
     double_bos: float | None = 0.0
@@ -68,7 +68,7 @@ class WarnLevels(Thresholds):
     repetition: float | None = 1.5
     """Repeated 4-grams against the base's, at most."""
     pair_yield: float | None = 0.5
-    """Usable pairs a prompt, at least."""
+    """Usable pairs (or answers, where those are trained on) a prompt, at least."""
     identical: float | None = 0.1
     """Share of drafts identical to another of their prompt, at most."""
     leakage: float | None = 0.0
@@ -107,4 +107,4 @@ class StopLevels(Thresholds):
     repetition: float | None = 2.0
     """Repeated 4-grams against the base's, at most."""
     pair_yield: float | None = 0.25
-    """Usable pairs a prompt, at least."""
+    """Usable pairs (or answers, where those are trained on) a prompt, at least."""

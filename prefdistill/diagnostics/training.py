@@ -52,8 +52,8 @@ adapter_moved = share_rule(
 truncated = share_rule(
     "truncated_share",
     "truncated",
-    "{share:.1%} of the pairs have a completion cut at {max_length:.0f} tokens, which teaches the student not to stop; "
-    "raise train.max_length, or lower sample.max_new_tokens",
+    "{share:.1%} of what is trained on has a completion cut at {max_length:.0f} tokens, which teaches the student not to "
+    "stop; raise train.max_length, or lower sample.max_new_tokens",
 )
 no_end_token = share_rule(
     "unended_share",
@@ -232,7 +232,7 @@ def start_lines(
             state="ok" if named else "off",
             text=f"start {facts['start']}, reference {facts['reference']}" if named else "the trainer names none",
         ),
-        line("first_step", "first_margin_gap", lambda: _first_step(values, facts), "first_step"),
+        line("first_step", _compared(values), lambda: _first_step(values, facts), "first_step"),
         adapter if whole or adapter.state == "off" else adapter.model_copy(update={"state": "warn"}),
         line("gradients", "gradient_ratio", lambda: f"{values['gradient_ratio']:.3f} of what the layers' outputs do"),
         line("sampler", "sampler_gap", lambda: _sampler(values, facts), "sampler_gap", "sampler_staleness"),
@@ -248,12 +248,19 @@ def start_lines(
     )
 
 
+def _compared(values: Values) -> str:
+    """Return what tells that the first step was compared: a training on answers has a loss alone."""
+    return "first_loss_gap" if "answers" in values else "first_margin_gap"
+
+
 def _first_step(values: Values, facts: Mapping[str, str]) -> str:
     seen = [name for name in ("loss", "margin") if f"first_{name}_gap" in values]
     each = [f"{name} {values[f'first_{name}']:.5f} (off by {values[f'first_{name}_gap']:.1e})" for name in seen]
     note = facts.get("off/first_loss")
-    rewards = max(values.get("first_chosen_gap", 0.0), values.get("first_rejected_gap", 0.0))
-    return f"{', '.join(each)}, rewards off by {rewards:.1e}" + (f"; loss not compared: {note}" if note else "")
+    rewards = [values[name] for name in ("first_chosen_gap", "first_rejected_gap") if name in values]
+    if rewards:
+        each.append(f"rewards off by {max(rewards):.1e}")
+    return ", ".join(each) + (f"; loss not compared: {note}" if note else "")
 
 
 def _adapter(values: Values, facts: Mapping[str, str]) -> str:
@@ -270,4 +277,5 @@ def _sampler(values: Values, facts: Mapping[str, str]) -> str:
 
 
 def _lost(values: Values) -> str:
-    return f"{values['truncated_share']:.1%} of pairs cut, {values.get('dropped_share', 0.0):.1%} not trained on"
+    what = "answers" if "answers" in values else "pairs"
+    return f"{values['truncated_share']:.1%} of {what} cut, {values.get('dropped_share', 0.0):.1%} not trained on"

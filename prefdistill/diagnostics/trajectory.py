@@ -235,6 +235,8 @@ def label_signal(seen: Sequence[Values], levels: Levels) -> Iterator[Finding]:
     gain, error, update = _change(now, seen[0], "rubric_score"), now.get("score_gain_se"), _update(now)
     if len(seen) < 2 or gain is None or error is None or limit is None or _rose(seen, limit):
         return
+    if "answers" in now:  # the teacher's answers are learned from: there are no labels
+        return
     fresh, spread = _fresh(seen), now.get("base_score_sd", TYPICAL_SPREAD)
     if gain - limit < -2 * error and update >= UPDATE_LARGE:
         cause = (

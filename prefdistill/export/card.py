@@ -17,6 +17,7 @@ from prefdistill.export.loading import Loadable, loading_code, serving_command, 
 from prefdistill.export.source import Source
 from prefdistill.export.verifying import Check
 from prefdistill.plugins import name_of
+from prefdistill.protocols import learns_from
 from prefdistill.records import PreferencePair
 from prefdistill.rubric import Criterion, Gate, Rubric
 
@@ -142,6 +143,7 @@ def render_card(export: Export) -> str:
             prompts_from=_prompts_from(source),
             rounds=source.policy.round,
             train=source.round.train,
+            on_answers=learns_from(source.recipe.train.trainer) == "answers",
             problems=_problems(source),
             untested=_untested(export),
             forgotten=sum(1 for _ in source.run.forgotten.open(encoding="utf-8"))
@@ -208,7 +210,9 @@ def _front_matter(export: Export) -> str:
         front["base_model_relation"] = {"adapter": "adapter", "merged": "finetune", "nf4": "quantized"}[form]
     front["library_name"] = "peft" if form == "adapter" else "transformers"
     front["pipeline_tag"] = "text-generation"
-    front["tags"] = ["prefdistill", "dpo", "preference-distillation", *(["lora"] if form == "adapter" else [])]
+    on_answers = learns_from(export.source.recipe.train.trainer) == "answers"
+    how = ["sft", "distillation"] if on_answers else ["dpo", "preference-distillation"]
+    front["tags"] = ["prefdistill", *how, *(["lora"] if form == "adapter" else [])]
     front["tags"] += ["bitsandbytes", "4-bit"] if quantized else []
     return _yaml(front)
 

@@ -9,6 +9,7 @@ from typing import Any
 from prefdistill.errors import RunError
 from prefdistill.export.card import read_base, render_data_card
 from prefdistill.export.source import Source
+from prefdistill.protocols import learns_from
 from prefdistill.records import PreferencePair
 from prefdistill.run import write_text
 
@@ -31,6 +32,11 @@ def trained_pairs(source: Source) -> list[PreferencePair]:
             trained.update(names.read_text(encoding="utf-8").split())
         pairs |= source.run.rows(folder, "4-pairs.jsonl", PreferencePair).read()
     found = [pair for key, pair in sorted(pairs.items()) if key in trained and pair.prompt_id in source.prompts]
+    if not found and learns_from(source.recipe.train.trainer) == "answers":
+        raise RunError(
+            f"{source.run.path}: the policy was trained on the teacher's answers, so there are no pairs to export; they are "
+            "in 4-answers.jsonl of each round; export without --with-pairs"
+        )
     if not found:
         raise RunError(
             f"{source.run.path}: no pairs of rounds 1 to {source.policy.round} are left (4-pairs.jsonl); "

@@ -69,9 +69,12 @@ def read_source(folder: Path, number: int | None = None) -> Source:
     result = read_json(run.result) if run.result.is_file() else None
     policy = _kept(run) if number is None else _of_round(run, number)
     if policy.adapter is None:
+        trained = any(run.path.glob("round-[0-9]*/round.json"))
+        why = "no round was better on validation" if trained else "nothing was trained (loop.rounds is 0)"
+        other = ", or export another round's policy with --round" if trained else ""
         raise RunError(
-            f"{folder}: the kept policy is the base itself, because no round was better on validation; there is nothing "
-            f"to export: use {policy.model} as it is, or export another round's policy with --round"
+            f"{folder}: the kept policy is the base itself, because {why}; there is nothing to export: use {policy.model} "
+            f"as it is{other}"
         )
     if not (run.path / policy.adapter / WEIGHTS).is_file():
         raise RunError(

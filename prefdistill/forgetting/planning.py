@@ -13,8 +13,8 @@ from prefdistill.errors import PrefdistillError, RunError, did_you_mean
 from prefdistill.forgetting.files import find_files, traces_of
 from prefdistill.forgetting.plans import Plan, is_trained, recipe_of, rounds_of
 from prefdistill.forgetting.replies import find_replies
-from prefdistill.records import Draft, Forgotten, ForgottenPair, PreferencePair, Prompt, Verdict, digest
-from prefdistill.round import marks_of
+from prefdistill.records import Answer, Draft, Forgotten, ForgottenPair, PreferencePair, Prompt, Verdict, digest
+from prefdistill.round import TrainingRow, marks_of
 from prefdistill.run import RunDirectory, read_json
 from prefdistill.stages.load import load_drafts
 
@@ -69,11 +69,9 @@ def _record(run: RunDirectory, prompt: Prompt) -> Forgotten:
     for number, folder in rounds_of(run):
         if not is_trained(folder):
             continue
-        mine = [
-            pair
-            for pair in run.rows(folder, "4-pairs.jsonl", PreferencePair).read().values()
-            if pair.prompt_id == prompt.id
-        ]
+        rows: list[TrainingRow] = [*run.rows(folder, "4-pairs.jsonl", PreferencePair).read().values()]
+        rows += run.rows(folder, "4-answers.jsonl", Answer).read().values()
+        mine = [row for row in rows if row.prompt_id == prompt.id]
         pairs += [ForgottenPair(id=key, round=number, digest=mark) for key, mark in marks_of(mine).items()]
         verdicts = run.rows(folder, "2-verdicts.jsonl", Verdict).read()
         rate = flip_rate(list(verdicts.values())) if prompt.id in verdicts else None

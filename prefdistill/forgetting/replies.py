@@ -222,7 +222,7 @@ def _calls_of_sampler(plan: Plan, sampler: Any, recipe: Recipe) -> set[str]:
             source=source,
             round=number,
             purpose=purpose,
-            drafts=recipe.sample.drafts if purpose == "train" else 1,
+            drafts=recipe.sample.drafts if purpose == "train" else recipe.evaluate.best_of,
             temperature=section.temperature,
             top_p=section.top_p,
             max_new_tokens=recipe.sample.max_new_tokens,
@@ -246,8 +246,8 @@ def _files_of_drafts(plan: Plan) -> list[list[Draft]]:
 def _groups(plan: Plan) -> list[list[Draft]]:
     """Return the prompt's drafts as they were judged: file by file, and policy against baseline."""
     files = _files_of_drafts(plan)
-    alone = [group for group in files if len(group) == 1]
-    both = [[a[0], b[0]] for a in alone for b in alone if a[0].id != b[0].id and a[0].purpose == b[0].purpose]
+    measured = [draft for group in files for draft in group if len(group) == 1 or draft.purpose != "train"]
+    both = [[a, b] for a in measured for b in measured if a.id != b.id and a.purpose == b.purpose]
     return files + both
 
 

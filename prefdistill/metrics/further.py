@@ -20,7 +20,20 @@ from prefdistill.records import Draft, Prompt
 if TYPE_CHECKING:
     import evaluate
 
-BUILT_IN = ("distinct", "gate_pass_rate", "length_ratio", "pgr", "rubric_score", "win_rate")
+OF_TEXTS = ("distinct", "length_ratio")
+"""Those of prefdistill's metrics that are computed from drafts and reference texts."""
+BUILT_IN = (
+    "cohen_kappa",
+    "corrected_win_rate",
+    "distinct",
+    "gate_pass_rate",
+    "krippendorff_alpha",
+    "length_controlled_win_rate",
+    "length_ratio",
+    "pgr",
+    "rubric_score",
+    "win_rate",
+)
 
 
 @dataclass(frozen=True)
@@ -61,6 +74,21 @@ def load_metric(name: str, directory: Path | None = None) -> evaluate.Evaluation
         ) from problem
 
 
+def load_text_metric(name: str, directory: Path | None = None) -> evaluate.EvaluationModule:
+    """Return a metric as `load_metric` does, if it can be fed drafts and reference texts.
+
+    Raises:
+        RecipeError: it is one of prefdistill's that are made from scores or ratings, or cannot be loaded.
+    """
+    if name in BUILT_IN and name not in OF_TEXTS:
+        raise RecipeError(
+            f"evaluate.metrics: `{name}` cannot be computed from drafts and reference texts: it is made from scores or "
+            f"ratings; expected {', '.join(OF_TEXTS)}, an `evaluate` id, or the path of a Python file with an "
+            "`evaluate.Metric` of texts; take it out (win rate, scores, gate pass rate and PGR are in every result)"
+        )
+    return load_metric(name, directory)
+
+
 def reference_rows(prompts: Iterable[Prompt], drafts: Iterable[Draft], teacher_drafts: Iterable[Draft]) -> Rows:
     """Pair each draft with its prompt's `reference` field, else with the teacher's first draft."""
     by_id = {prompt.id: prompt for prompt in prompts}
@@ -92,7 +120,7 @@ def measure(names: Sequence[str], rows: Rows, directory: Path | None = None) -> 
         )
     found: dict[str, float] = {}
     for name in names:
-        metric = load_metric(name, directory)
+        metric = load_text_metric(name, directory)
         try:
             result = metric.compute(predictions=list(rows.predictions), references=list(rows.references))
         except (ValueError, TypeError, KeyError) as problem:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -24,12 +23,10 @@ def wilson_interval(successes: float, trials: int, level: float = LEVEL) -> Inte
     """
     if trials < 1 or not 0 <= successes <= trials:
         raise ValueError(f"{successes} successes in {trials} trials; expected 0 <= successes <= trials and trials >= 1")
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    share = successes / trials
-    centre = share + z * z / (2 * trials)
-    half = z * float(np.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials)))
-    scale = 1 + z * z / trials
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+    from statsmodels.stats.proportion import proportion_confint
+
+    low, high = proportion_confint(successes, trials, alpha=1 - level, method="wilson")
+    return max(0.0, float(low)), min(1.0, float(high))
 
 
 def resampled_means(columns: Sequence[Sequence[float]], seed: int, resamples: int = RESAMPLES) -> Any:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from prefdistill.metrics.crossed import crossed_mean
 from prefdistill.metrics.intervals import Interval, bootstrap_interval, percentile_interval, resampled_means
 from prefdistill.metrics.intervals import wilson_interval as wilson
 from prefdistill.records import Outcome
@@ -120,17 +122,69 @@ def gap_recovered(
     means = resampled_means([before, after, teacher], seed)
     gaps = means[:, 2] - means[:, 0]
     gap, gap_interval = top - start, percentile_interval(gaps)
-    if gap_interval[0] <= 0.0 or gap < SMALLEST_GAP:
-        reason = f"teacher minus base is {gap:+.3f}, under {SMALLEST_GAP:.2f}"
-        if gap >= SMALLEST_GAP:
-            reason = (
-                f"the interval of teacher minus base ({gap_interval[0]:+.3f} to {gap_interval[1]:+.3f}) touches zero"
-            )
-        return GapRecovered(None, None, gap, gap_interval, f"{reason}; the share of such a gap says nothing")
+    if refused := _too_small(gap, gap_interval):
+        return GapRecovered(None, None, gap, gap_interval, refused)
     with np.errstate(divide="ignore", invalid="ignore"):
         shares = (means[:, 1] - means[:, 0]) / gaps
     interval = percentile_interval(shares[np.isfinite(shares)])
     return GapRecovered((end - start) / gap, interval, gap, gap_interval, None)
+
+
+def gap_recovered_over_seeds(before: Any, after: Any, teacher: Any) -> GapRecovered:
+    """Return the share of the gap that was closed over several seeds, refused as `gap_recovered` is.
+
+    The interval is Fieller's (1954): every share s for which the mean of (after - before) - s (teacher - before) may be
+    zero by the interval of `crossed_mean`, over prompts and seeds.
+
+    Args:
+        before: scores (seeds, prompts), nan unknown.
+        after: the same prompts and seeds in the same order; so is `teacher`, where one row stands for every seed.
+        teacher: see above.
+
+    Raises:
+        ValueError: the arms have different prompts or seeds.
+    """
+    start, end, top = np.broadcast_arrays(*(np.atleast_2d(np.asarray(arm, float)) for arm in (before, after, teacher)))
+    known = np.isfinite(start + end + top).all(axis=0)
+    if not known.any():
+        return GapRecovered(None, None, None, None, "no prompt was judged for base, policy and teacher in every seed")
+    gaps, closed = (top - start)[:, known], (end - start)[:, known]
+    gap = crossed_mean(gaps)
+    if refused := _too_small(gap.value, gap.interval):
+        return GapRecovered(None, None, gap.value, gap.interval, refused)
+    share = float(closed.mean()) / gap.value
+    interval = tuple(sorted(_end_of_shares(closed, gaps, share, way) for way in (-1.0, 1.0)))
+    return GapRecovered(share, (interval[0], interval[1]), gap.value, gap.interval, None)
+
+
+def _end_of_shares(closed: Any, gaps: Any, share: float, way: float) -> float:
+    """Return how far from `share` upwards (1) or downwards (-1) a share still fits."""
+    from scipy.optimize import brentq
+
+    def outside(step: float) -> float:
+        found = crossed_mean(closed - (share + way * step) * gaps)
+        assert found.interval is not None
+        return abs(found.value) - (found.interval[1] - found.value)
+
+    if outside(0.0) >= 0.0:
+        return share
+    far = 0.1
+    while outside(far) <= 0.0:
+        far *= 2
+    return share + way * float(brentq(outside, 0.0, far))
+
+
+def _too_small(gap: float, interval: Interval | None) -> str | None:
+    """Return why a gap cannot be divided by; None where it can."""
+    if gap < SMALLEST_GAP:
+        reason = f"teacher minus base is {gap:+.3f}, under {SMALLEST_GAP:.2f}"
+    elif interval is None:
+        reason = "one prompt was judged for base, policy and teacher"
+    elif interval[0] <= 0.0:
+        reason = f"the interval of teacher minus base ({interval[0]:+.3f} to {interval[1]:+.3f}) touches zero"
+    else:
+        return None
+    return f"{reason}; the share of such a gap says nothing"
 
 
 def gate_pass_rate(failed_gates: Iterable[Collection[str]]) -> float | None:

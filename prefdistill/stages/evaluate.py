@@ -35,6 +35,19 @@ Scores = Mapping[str, DraftScore]
 DraftsByPrompt = dict[str, list[Draft]]
 
 
+def best_drafts(drafts: Iterable[Draft], scores: Scores) -> dict[str, Draft]:
+    """Return each prompt's best draft by gated score, the first of equal ones; the first of all where none was judged.
+
+    A draft that could not be judged is never better than one that was.
+    """
+
+    def worth(draft: Draft) -> tuple[bool, float]:
+        known = scores.get(draft.id)
+        return (False, 0.0) if known is None else (True, known.gated_score)
+
+    return {prompt_id: max(several, key=worth) for prompt_id, several in _by_prompt(drafts).items()}
+
+
 def compare_scores(
     prompts: Sequence[Prompt],
     drafts: Iterable[Draft],

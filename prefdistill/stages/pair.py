@@ -1,4 +1,4 @@
-"""Stage 5, pair: rankings become preference pairs. Pure: no file, no call, no chance.
+"""Stage 5, pair: rankings become preference pairs. Pure: no file, no call, no chance but a seed's (`pair.labels`).
 
 Every prompt gives at least one pair or exactly one `Drop` with one of the reasons below. A draft cut at the token
 limit is neither chosen nor rejected; one that fails a gate is never chosen; a margin is always positive.
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from statistics import fmean, pstdev
 from typing import Literal, get_args
 
-from prefdistill.records import Draft, Drop, PreferencePair, Prompt, Ranking, Verdict, digest
+from prefdistill.records import Draft, Drop, PreferencePair, Prompt, Ranking, Verdict, digest, seed_of
 from prefdistill.rubric import COMPLETE
 from prefdistill.selection import (
     EPSILON,
@@ -118,6 +118,34 @@ def pair_prompt(
     return (drop or Drop(prompt_id=prompt.id, round=round, reason="tie"),)
 
 
+def with_drawn_labels(pair: PreferencePair, seed: int) -> PreferencePair:
+    """Return the pair with its chosen draft drawn by lot, from the seed, the prompt and the two texts alone.
+
+    Texts, ids and scores go together; the margin stays the gap between the two scores, so it says no longer which one
+    the judge prefers.
+    """
+    first = min(pair.chosen, pair.rejected)
+    lot = seed_of(seed, "labels", pair.prompt_id, *sorted((pair.chosen, pair.rejected))) % 2
+    if (pair.chosen == first) == (lot == 0):
+        return pair
+    return pair.model_copy(
+        update={
+            "id": _pair_id(pair.prompt_id, pair.round, pair.rejected, pair.chosen),
+            "chosen": pair.rejected,
+            "rejected": pair.chosen,
+            "chosen_id": pair.rejected_id,
+            "rejected_id": pair.chosen_id,
+            "chosen_score": pair.rejected_score,
+            "rejected_score": pair.chosen_score,
+        }
+    )
+
+
+def _pair_id(prompt_id: str, round: int, chosen: str, rejected: str) -> str:
+    """Return the id; it depends on the texts, not on the order in which drafts were stored."""
+    return f"{prompt_id}/round-{round:02d}/{digest([chosen, rejected], 8)}"
+
+
 def _too_few(drafts: Sequence[Draft], verdict: Verdict | None, ranking: Ranking, options: PairOptions) -> Reason | None:
     """Return why no two drafts can stand against each other, None where two can."""
     if len(drafts) < 2:
@@ -221,9 +249,9 @@ def _filtered(chosen: Contender, rejected: Contender, options: PairOptions) -> t
 
 
 def _to_pair(prompt: Prompt, round: int, chosen: Contender, rejected: Contender, margin: float) -> PreferencePair:
-    """Return the record; its id depends on the texts, not on the order in which drafts were stored."""
+    """Return the record."""
     return PreferencePair(
-        id=f"{prompt.id}/round-{round:02d}/{digest([chosen.text, rejected.text], 8)}",
+        id=_pair_id(prompt.id, round, chosen.text, rejected.text),
         prompt_id=prompt.id,
         round=round,
         prompt=prompt.messages,

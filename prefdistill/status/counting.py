@@ -57,6 +57,10 @@ class World:
     """Prompt ids by split."""
     forgotten: Collection[str] = ()
 
+    def learns_from_answers(self, folder: Path) -> bool:
+        """Whether a round learns from the teacher's answers; of a plug-in it is known once they are there."""
+        return at(self.recipe, "train.use") == "sft" or (folder / "4-answers.jsonl").exists()
+
     def train_ids(self, number: int) -> set[str] | None:
         """Return the prompts of a round that are drafted for; None where that is not known."""
         size, ids = at(self.recipe, "loop.prompts_per_round"), self.splits.get("train")
@@ -87,6 +91,8 @@ def drafts_step(world: World, folder: Path, number: int, settled: bool) -> Step:
     """Count a round's training drafts."""
     rows = world.files.rows(folder / "1-drafts.jsonl", "id")
     wanted, each = world.train_ids(number), at(world.recipe, "sample.drafts")
+    if world.learns_from_answers(folder):
+        return _step("drafts", len(rows), None if wanted is None else len(wanted), settled)
     if at(world.recipe, "sample.drafts_from") or wanted is None or not isinstance(each, int):
         return _step("drafts", len(rows), None, settled)
     added = at(world.recipe, "sample.teacher_drafts", 0) if number == 1 else 0
@@ -100,8 +106,8 @@ def verdicts_step(world: World, folder: Path, number: int, settled: bool) -> Ste
 
 
 def pairs_step(world: World, folder: Path, judged: bool) -> Step:
-    """Count a round's pairs; they are made in one go when all verdicts are there."""
-    path = folder / "4-pairs.jsonl"
+    """Count a round's pairs, or the answers that are trained on; they are made in one go when all verdicts are there."""
+    path = folder / ("4-answers.jsonl" if world.learns_from_answers(folder) else "4-pairs.jsonl")
     pairs, drops = world.files.rows(path, "id"), world.files.rows(folder / "4-drops.jsonl", "prompt_id")
     done = path.exists() and judged
     note = f"{len(drops)} prompts without one" if drops else ""
@@ -155,7 +161,9 @@ def evaluation_steps(world: World, folder: Path, prefix: str, split: str, done: 
         if kind == "drafts" or kind.endswith("-drafts"):
             of_task = kind != "drafts"
             rows = world.files.rows(path, "id")
-            steps.append(_step(kind, len(rows), None if of_task or ids is None else len(ids), done))
+            best_of = at(world.recipe, "evaluate.best_of", 1) if owner in ("-", "6-") else 1
+            each = best_of if isinstance(best_of, int) else 1
+            steps.append(_step(kind, len(rows), None if of_task or ids is None else len(ids) * each, done))
         else:
             wanted = None if kind.startswith("also-") else ids
             steps.append(_judged(world, kind, path, wanted, done))

@@ -164,8 +164,12 @@ def _round(world: World, run: RunDirectory, number: int) -> Part:
     trained = at(marks, "policy.rows") is not None
     done = bool(result) and trained
     drafts = drafts_step(world, folder, number, trained)
+    answers = world.learns_from_answers(folder)
+    unasked = answers and not (folder / "2-verdicts.jsonl").exists()
     verdicts = verdicts_step(world, folder, number, trained)
-    judged = trained or at(marks, "verdicts.rows") is not None
+    if unasked:  # answers are judged only where gates must be asked
+        verdicts = Step("verdicts", "owed" if drafts.state == "owed" else "done")
+    judged = trained or unasked or at(marks, "verdicts.rows") is not None
     steps = [drafts, verdicts, pairs_step(world, folder, judged), training_step(world, folder, trained)]
     steps += evaluation_steps(world, folder, "6-", "validation", done) if trained else [Step("evaluation", "owed")]
     return _part(f"round {number}", result if done else {}, steps)
@@ -192,7 +196,8 @@ def _test(world: World, run: RunDirectory, status: Status) -> Part:
     for name in at(world.recipe, "evaluate.baselines", ["base"]):
         of_baseline = evaluation_steps(world, run.baselines, f"{name}-test-", "test", status.finished)
         steps += [Step(f"{name} {step.name}", step.state, step.done, step.of, step.note) for step in of_baseline]
-    if status.best_round:
+    chooses = at(world.recipe, "evaluate.best_of", 1) not in (None, 1)
+    if status.best_round or (chooses and status.best_round is not None):
         steps += evaluation_steps(world, run.test(status.best_round), "", "test", status.finished)
     begun = any(step.state != "owed" for step in steps)
     state: State = "done" if status.finished else "begun" if begun else "owed"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from unittest import mock
 
 from prefdistill.errors import TrainError
@@ -25,9 +25,13 @@ Report = Callable[[int, int, Mapping[str, float]], None]
 """Called as report(step, steps, logged numbers)."""
 
 
-@lru_cache(maxsize=1)
-def trainer_class() -> Any:
-    """Return TRL's DPOTrainer, taking token ids as they are; imported late, since that takes seconds."""
+Algorithm = Literal["dpo", "sft"]
+"""TRL's trainers that are used here, by their names in lower case."""
+
+
+@lru_cache(maxsize=2)
+def trainer_class(algorithm: Algorithm = "dpo") -> Any:
+    """Return one of TRL's trainers, taking token ids as they are; imported late, since that takes seconds."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL sends a usage ping for every trainer otherwise
     import datasets
     import trl
@@ -35,8 +39,10 @@ def trainer_class() -> Any:
     datasets.disable_progress_bars()
     settle_imports()
 
-    class TokenTrainer(trl.DPOTrainer):
-        """Trains on pairs that were tokenised by the sampler's own functions."""
+    plain: Any = getattr(trl, f"{algorithm.upper()}Trainer")
+
+    class TokenTrainer(plain):
+        """Trains on what was tokenised by the sampler's own functions."""
 
         def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
             return dataset
@@ -120,18 +126,20 @@ def build_trainer(
     policies: tuple[Policy, Policy],
     directory: Path,
     watch: tuple[Path, float, Report],
+    algorithm: Algorithm = "dpo",
 ) -> Any:
     """Build the trainer around a fresh base `model`, with `policies` (start, reference) loaded as float32 adapters.
 
     Args:
         model: the base, 4-bit or dense, without adapters.
-        columns: token ids, see `pairs.to_columns`; taken in their order.
+        columns: token ids, see `pairs.to_columns` and `answers.to_columns`; taken in their order.
         tokenizer: the student's.
         config: a LoraConfig.
-        options: DPOConfig's options.
+        options: those of TRL's config.
         policies: the start policy, then the reference.
         directory: the run folder.
         watch: metrics file, seconds between checkpoints, and what is called after each step.
+        algorithm: `sft` measures against no reference.
 
     Raises:
         TrainError: an adapter does not fit, or is not in the model as its file says.
@@ -142,13 +150,15 @@ def build_trainer(
     from transformers import PrinterCallback, ProgressCallback, set_seed
 
     start, reference = policies
-    cls = trainer_class()
+    cls, config_name = trainer_class(algorithm), f"{algorithm.upper()}Config"
     try:
-        args = trl.DPOConfig(**options)
+        args = getattr(trl, config_name)(**options)
     except (TypeError, ValueError) as problem:
-        raise TrainError(f"train.extra: {problem}; see trl.DPOConfig for the options it takes") from None
+        raise TrainError(f"train.extra: {problem}; see trl.{config_name} for the options it takes") from None
     dataset = datasets.Dataset.from_dict(dict(columns))
     common = {"args": args, "train_dataset": dataset, "processing_class": tokenizer}
+    if algorithm == "sft":
+        reference = Policy(model=start.model)  # nothing is loaded for it
     if reference.adapter is None:
         # The reference is the model with its adapter switched off: the base.
         trainer = cls(model=model, peft_config=config, **common)
@@ -159,8 +169,9 @@ def build_trainer(
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     trainer.add_callback(_callback_class()(*watch))
-    if list(trainer.train_dataset["prompt_ids"][:1]) != [list(columns["prompt_ids"][0])]:
-        raise TrainError("train: TRL changed the prompts' tokens; install the trl version of constraints.txt")
+    name = next(iter(columns))
+    if list(trainer.train_dataset[name][:1]) != [list(columns[name][0])]:
+        raise TrainError("train: TRL changed the tokens; install the trl version of constraints.txt")
     load_adapters(trainer.model, start, reference, directory)
     return trainer
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from prefdistill.records import Message, Policy, PreferencePair
+from prefdistill.records import Answer, Message, Policy, PreferencePair
 from prefdistill.scoring import log_probs, mean_gap
 from prefdistill.student import adapter_path
 from prefdistill.template import render_completion, render_prompt, turn_end_id
@@ -32,6 +32,8 @@ PREVIOUS_DRAFTS = 16
 
 Item = tuple[tuple[int, ...], tuple[int, ...]]
 """Prompt ids and completion ids."""
+Items = tuple[Item, ...]
+"""The texts of a row that is trained on: chosen and rejected, or an answer alone."""
 Scores = Mapping[Item, tuple[float, int]]
 """Sum of log-probabilities in nats and number of tokens, by text."""
 
@@ -41,10 +43,10 @@ class Texts:
     """What is scored before the first step and after the last one."""
 
     probes: tuple[Item, ...]
-    first: tuple[tuple[Item, Item], ...]
-    """The first step's pairs: chosen and rejected."""
-    own: tuple[tuple[Item, Item], ...]
-    """Pairs of this round that are trained on, at most OWN_PAIRS."""
+    first: tuple[Items, ...]
+    """The first step's rows."""
+    own: tuple[Items, ...]
+    """Rows of this round that are trained on, at most OWN_PAIRS."""
     own_ids: tuple[str, ...]
     faithful: tuple[Item, ...] = ()
     """Probes whose text has as many tokens as were sampled; another text than the sampled one has another probability."""
@@ -52,15 +54,15 @@ class Texts:
     @property
     def tracked(self) -> list[Item]:
         """What is scored before and after, always the same batches so that 16 bit rounds alike."""
-        return unique([*self.probes, *(item for pair in self.own for item in pair)])
+        return unique([*self.probes, *(item for row in self.own for item in row)])
 
 
 @dataclass(frozen=True)
 class FirstStep:
     """How the trainer's first step is compared with an independent pass over the same batch."""
 
-    beta: float
-    """DPO's."""
+    beta: float | None
+    """DPO's; None where the loss is the cross-entropy of the completions' tokens."""
     off: Mapping[str, str]
     """Why `first_step`, or its loss alone (`first_loss`), cannot be compared, by name."""
 
@@ -77,8 +79,8 @@ class Before:
 
 
 def to_texts(job: Job, student: StudentSection) -> Texts:
-    """Tokenise probes and pairs from their records, cut as the trained ones are, and never from the trainer's rows."""
-    records = {pair.id: pair for pair in job.data.pairs}
+    """Tokenise probes and rows from their records, cut as the trained ones are, and never from the trainer's rows."""
+    records = {each.id: each for each in job.records}
     end_id = turn_end_id(job.tokenizer, student)
 
     @cache
@@ -89,29 +91,34 @@ def to_texts(job: Job, student: StudentSection) -> Texts:
         prompt, completion = prompt_ids(messages), render_completion(job.tokenizer, text, end_id)
         return prompt, tuple(completion if limit is None else completion[: max(0, limit - len(prompt))])
 
-    def items(pair_id: str) -> tuple[Item, Item]:
-        pair, limit = records[pair_id], job.rows.max_length
-        return item(pair.prompt, pair.chosen, limit), item(pair.prompt, pair.rejected, limit)
+    def items(record_id: str) -> Items:
+        record = records[record_id]
+        return tuple(item(record.prompt, text, job.rows.max_length) for text in texts_of(record))
 
     probed = {(each.messages, each.completion) for each in job.data.probes}
 
-    def unprobed(pair: PreferencePair) -> int:
-        return sum((pair.prompt, text) not in probed for text in (pair.chosen, pair.rejected))
+    def unprobed(record: PreferencePair | Answer) -> int:
+        return sum((record.prompt, text) not in probed for text in texts_of(record))
 
-    newest = max(pair.round for pair in job.data.pairs)
-    ids = dict.fromkeys(row.pair.id for step in job.steps for row in step)
-    own = [pair_id for pair_id in ids if records[pair_id].round == newest]
-    own.sort(key=lambda pair_id: unprobed(records[pair_id]))  # what is a probe already costs nothing
+    newest = max(each.round for each in job.records)
+    ids = dict.fromkeys(row.id for step in job.steps for row in step)
+    own = [record_id for record_id in ids if records[record_id].round == newest]
+    own.sort(key=lambda record_id: unprobed(records[record_id]))  # what is a probe already costs nothing
     probes = tuple(item(each.messages, each.completion) for each in job.data.probes)
     return Texts(
         probes=probes,
         faithful=tuple(
             item for item, each in zip(probes, job.data.probes, strict=True) if each.tokens in (None, len(item[1]))
         ),
-        first=tuple(items(row.pair.id) for row in job.steps[0]),
-        own=tuple(items(pair_id) for pair_id in own[:OWN_PAIRS]),
+        first=tuple(items(row.id) for row in job.steps[0]),
+        own=tuple(items(record_id) for record_id in own[:OWN_PAIRS]),
         own_ids=tuple(own[:OWN_PAIRS]),
     )
+
+
+def texts_of(record: PreferencePair | Answer) -> tuple[str, ...]:
+    """Return the completions of a record that is trained on."""
+    return (record.completion,) if isinstance(record, Answer) else (record.chosen, record.rejected)
 
 
 def measure_before(
@@ -128,25 +135,28 @@ def measure_before(
         base_known: whether the trainer will score every pair under the base anyway (see `fresh_accuracy`).
     """
     texts = to_texts(job, student)
-    first = [item for pair in texts.first for item in pair]
+    first = [item for row in texts.first for item in row]
     diagnostics: dict[str, float] = {}
-    facts = {"start": to_name(job.start), "reference": to_name(job.reference)}
+    against = to_name(job.reference) if first_step.beta is not None else "none, the loss measures against no policy"
+    facts = {"start": to_name(job.start), "reference": against}
     facts |= {f"off/{name}": reason for name, reason in first_step.off.items()}
     with attached(base, job.start, directory) as model:
         start = score(model, texts.tracked)
         started = {**start, **score(model, [item for item in first if item not in start])}
     if "first_step" not in first_step.off:
         reference: Scores = started
-        if job.start != job.reference:
+        if first_step.beta is not None and job.start != job.reference:
             with attached(base, job.reference, directory) as model:
                 reference = score(model, first)
         diagnostics |= _first_step(texts, started, reference, first_step)
-    if job.start.adapter is None:
+    if job.data.answers:
+        facts["off/small_difference"] = facts["off/fresh_accuracy"] = "an answer has no second text beside it"
+    elif job.start.adapter is None:
         facts["off/fresh_accuracy"] = "the round starts from the base"
     before = Before(texts, start, diagnostics, facts)
-    if job.start.adapter is not None and not base_known:
+    if job.start.adapter is not None and not base_known and not job.data.answers:
         with attached(base, Policy(model=job.start.model), directory) as model:
-            scores = score(model, [item for pair in texts.own for item in pair])
+            scores = score(model, [item for row in texts.own for item in row])
         sums = [(scores[chosen][0], scores[rejected][0]) for chosen, rejected in texts.own]
         diagnostics["fresh_accuracy"] = fresh_accuracy(before, sums)
     _measure_sampler(base, job, directory, before)
@@ -175,8 +185,11 @@ def reference_sums(job: Job, before: Before, dataset: Any) -> list[tuple[float, 
 
 
 def _first_step(texts: Texts, start: Scores, reference: Scores, how: FirstStep) -> dict[str, float]:
-    """Return what the first step's rewards, margin and sigmoid loss should be."""
+    """Return what the first step's rewards, margin and sigmoid loss should be; of answers, their cross-entropy."""
     beta = how.beta
+    if beta is None:
+        scored = [start[item] for row in texts.first for item in row]
+        return {"independent_loss": -sum(total for total, _ in scored) / sum(tokens for _, tokens in scored)}
     chosen = [beta * (start[item][0] - reference[item][0]) for item, _ in texts.first]
     rejected = [beta * (start[item][0] - reference[item][0]) for _, item in texts.first]
     margins = [a - b for a, b in zip(chosen, rejected, strict=True)]
@@ -221,6 +234,8 @@ def _measure_sampler(base: Any, job: Job, directory: Path, before: Before) -> No
 
 def off_policy(job: Job) -> str | None:
     """Return why the round's drafts are not the start policy's own, None where they are."""
+    if job.data.answers:
+        return "off-policy: the teacher's answers are trained on, and no draft of the student's"
     writers = {probe.policy for probe in job.data.probes}
     if job.data.probes and writers != {job.start}:
         names = ", ".join(sorted(to_name(each) if each else "an unknown policy" for each in writers))
@@ -273,11 +288,7 @@ def unique(items: Iterable[Item]) -> list[Item]:
     return list(dict.fromkeys(items))
 
 
-def tokens_differing(texts: Texts, columns: Mapping[str, Sequence[Sequence[int]]]) -> float:
-    """Return the share of the first step's completions whose columns are not the tokens of their record."""
-    found = []
-    for row, pair in enumerate(texts.first):
-        prompt = tuple(columns["prompt_ids"][row])
-        for item, name in zip(pair, ("chosen_ids", "rejected_ids"), strict=True):
-            found.append(item != (prompt, tuple(columns[name][row])))
-    return fmean(found)
+def tokens_differing(texts: Texts, rows: Sequence[Items]) -> float:
+    """Return the share of the first step's completions which TRL's rows do not hold as the tokens of their record."""
+    pairs = zip(texts.first, rows, strict=True)
+    return fmean(item != held for wanted, row in pairs for item, held in zip(wanted, row, strict=True))

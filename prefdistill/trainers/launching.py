@@ -1,6 +1,6 @@
 """Training in several processes: the run's own process starts them with `accelerate launch`, watches, and ends them.
 
-Place in the flow: inside `DPOTrainer.train`, in the place of `trainer.train()`. The parent has loaded the start policy
+Place in the flow: inside the trainer's `train`, in the place of `trainer.train()`. The parent has loaded the start policy
 and the reference and has measured what is to be measured; the children (`prefdistill.trainers.worker`) optimise, and
 hand back the adapter and the log. The job is plain JSON in `5-policy/launch/`, which is removed when it is done.
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from prefdistill.recipe import StudentSection
+    from prefdistill.trainers.building import Algorithm
 
 ONE_PROCESS = ("NO", "MULTI_CPU")
 """accelerate's `distributed_type`s that start one process here, whatever `num_processes` says."""
@@ -158,7 +159,8 @@ class Task(BaseModel):
     lora: tuple[int, int, float]
     """Rank, alpha, dropout."""
     options: dict[str, Any]
-    """DPOConfig's."""
+    """Those of TRL's config."""
+    algorithm: Literal["dpo", "sft"] = "dpo"
     scored: bool
     """Whether the columns hold the reference's log-probabilities."""
     resume: Path | None
@@ -189,6 +191,7 @@ class Launched:
     options: Mapping[str, Any]
     watch: tuple[Path, float, Callable[[int, int, Mapping[str, float]], None]]
     """metrics.jsonl, seconds between checkpoints, and what is called after each step."""
+    algorithm: Algorithm = "dpo"
 
 
 def train_in_processes(trainer: Any, launched: Launched, resume: Path | None) -> None:
@@ -234,6 +237,7 @@ def _write_job(trainer: Any, launched: Launched, resume: Path | None, folder: Pa
         directory=launched.directory.resolve(),
         lora=launched.lora,
         options=dict(launched.options),
+        algorithm=launched.algorithm,
         scored=bool(getattr(trainer, "precompute_ref_logps", False)),
         resume=resume.resolve() if resume else None,
         metrics=launched.watch[0].resolve(),

@@ -5,23 +5,26 @@ from __future__ import annotations
 import math
 import operator
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from prefdistill.protocols import TrainingData
-from prefdistill.records import Policy, TrainResult
+from prefdistill.records import Answer, Policy, PreferencePair, TrainResult
 from prefdistill.scoring import kl_estimate, mean_gap
 from prefdistill.student import adapter_moved, end_token_ids
-from prefdistill.trainers.independent import Before, Scores
-from prefdistill.trainers.pairs import TokenPair, TokenPairs
+from prefdistill.trainers.independent import Before, Item, Scores
+from prefdistill.trainers.pairs import Tokenized
 
 if TYPE_CHECKING:
     import torch
 
-REPORTED = ("rewards/chosen", "rewards/rejected", "logps/chosen", "logps/rejected", "entropy", "grad_norm")
+REPORTED = (
+    *("rewards/chosen", "rewards/rejected", "logps/chosen", "logps/rejected", "entropy", "grad_norm"),
+    "mean_token_accuracy",
+)
 """TRL's numbers that go into the diagnostics."""
 FIRST_STEP = {
     "loss": "loss",
@@ -39,9 +42,9 @@ class Job:
     """One training, as asked for."""
 
     data: TrainingData
-    rows: TokenPairs
-    steps: list[list[TokenPair]]
-    """Every step's pairs."""
+    rows: Tokenized[Any]
+    steps: list[list[Any]]
+    """Every step's rows."""
     start: Policy
     reference: Policy
     directory: Path
@@ -51,9 +54,14 @@ class Job:
     """Clock at its beginning, seconds."""
 
     @property
-    def trained(self) -> dict[str, TokenPair]:
-        """The pairs that are trained on, by id."""
-        return {row.pair.id: row for step in self.steps for row in step}
+    def trained(self) -> dict[str, Any]:
+        """The rows that are trained on, by id."""
+        return {row.id: row for step in self.steps for row in step}
+
+    @property
+    def records(self) -> tuple[PreferencePair | Answer, ...]:
+        """The pairs, or the answers, that were given."""
+        return (*self.data.pairs, *self.data.answers)
 
 
 @dataclass(frozen=True)
@@ -84,19 +92,21 @@ def to_result(job: Job, seen: Measured, policy: Policy, loss: str, smoothing: fl
     def mean(key: str) -> float:
         return fmean(float(entry.get(key, 0.0)) for entry in end)
 
+    rewards = "rewards/margins" in end[-1]
     trained, moved = job.trained, adapter_moved(seen.before, seen.after)
     diagnostics = {
         **{key.replace("/", "_"): mean(key) for key in REPORTED if key in end[-1]},
-        **_of_pairs(job),
+        **_of_rows(job),
+        **(_of_answers(job) if job.data.answers else _of_pairs(job)),
         **seen.start.diagnostics,
         **_of_first_step(seen),
         **_of_change(seen),
         "adapter_moved": moved,
         "steps": float(len(seen.history)),
         "loss": mean("loss"),
-        "reward_margin": mean("rewards/margins"),
-        "reward_accuracy": mean("rewards/accuracies"),
     }
+    if rewards:
+        diagnostics |= {"reward_margin": mean("rewards/margins"), "reward_accuracy": mean("rewards/accuracies")}
     norms = [float(entry["grad_norm"]) for entry in seen.history if "grad_norm" in entry]
     if norms:
         diagnostics |= {"grad_norm": fmean(norms), "grad_norm_max": max(norms)}
@@ -109,12 +119,12 @@ def to_result(job: Job, seen: Measured, policy: Policy, loss: str, smoothing: fl
         reference=job.reference,
         policy=policy,
         pairs=len(trained),
-        pairs_dropped=len(job.data.pairs) - len(trained),
+        pairs_dropped=len(job.records) - len(trained),
         steps=len(seen.history),
         loss=mean("loss"),
         first_loss=float(seen.history[0]["loss"]),
-        reward_margin=mean("rewards/margins"),
-        reward_accuracy=mean("rewards/accuracies"),
+        reward_margin=diagnostics.get("reward_margin"),
+        reward_accuracy=diagnostics.get("reward_accuracy"),
         adapter_moved=moved,
         kl=diagnostics.get("kl"),
         kl_standard_error=diagnostics.get("kl_standard_error"),
@@ -126,14 +136,31 @@ def to_result(job: Job, seen: Measured, policy: Policy, loss: str, smoothing: fl
     )
 
 
+def _of_rows(job: Job) -> dict[str, float]:
+    """Return what the trained tokens are like: cut, dropped, without an end, with two beginnings."""
+    rows, count = list(job.trained.values()), len(job.trained)
+    ends = end_token_ids(job.tokenizer, None) | set(job.tokenizer.all_special_ids)
+    bos = job.tokenizer.bos_token_id
+    return {
+        "max_length": float(job.rows.max_length),
+        "truncated_share": len(job.trained.keys() & job.rows.cut) / count,
+        "dropped_share": 1.0 - count / len(job.records),
+        "unended_share": fmean(ids[-1:] == [] or ids[-1] not in ends for row in rows for ids in row.completions),
+        "double_bos_share": fmean(bos is not None and row.prompt_ids[:2] == [bos, bos] for row in rows),
+    }
+
+
+def _of_answers(job: Job) -> dict[str, float]:
+    """Return how long the trained answers are."""
+    return {"answer_tokens": fmean(len(row.completion_ids) for row in job.trained.values())}
+
+
 def _of_pairs(job: Job) -> dict[str, float]:
-    """Return what the trained tokens are like."""
+    """Return how chosen and rejected tokens differ."""
     from rapidfuzz.distance import Levenshtein
 
     rows, count = list(job.trained.values()), len(job.trained)
     chosen, rejected = [len(row.chosen_ids) for row in rows], [len(row.rejected_ids) for row in rows]
-    ends = end_token_ids(job.tokenizer, None) | set(job.tokenizer.all_special_ids)
-    bos = job.tokenizer.bos_token_id
     near = [
         Levenshtein.distance(row.chosen_ids, row.rejected_ids, score_cutoff=FEW_TOKENS - 1) < FEW_TOKENS for row in rows
     ]
@@ -141,13 +168,6 @@ def _of_pairs(job: Job) -> dict[str, float]:
         "chosen_tokens": fmean(chosen),
         "rejected_tokens": fmean(rejected),
         "chosen_longer": sum(map(operator.gt, chosen, rejected)) / count,
-        "max_length": float(job.rows.max_length),
-        "truncated_share": len(job.trained.keys() & job.rows.cut) / count,
-        "dropped_share": 1.0 - count / len(job.data.pairs),
-        "unended_share": fmean(
-            ids[-1:] == [] or ids[-1] not in ends for r in rows for ids in (r.chosen_ids, r.rejected_ids)
-        ),
-        "double_bos_share": fmean(bos is not None and row.prompt_ids[:2] == [bos, bos] for row in rows),
         "small_difference_share": fmean(near),
     }
 
@@ -177,6 +197,8 @@ def _of_change(seen: Measured) -> dict[str, float]:
         found["update_per_token"] = mean_gap(*scores)
     if not texts.own:
         return found
+    if len(texts.own[0]) == 1:
+        return {**found, **_of_own_answers([item for (item,) in texts.own], old, new)}
     chosen, rejected = ([new[pair[at]][0] - old[pair[at]][0] for pair in texts.own] for at in (0, 1))
     margins = [a - b for a, b in zip(chosen, rejected, strict=True)]
     return {
@@ -189,6 +211,17 @@ def _of_change(seen: Measured) -> dict[str, float]:
         "chosen_below_start": fmean(each < 0 for each in chosen),
         "pair_margin_up_share": fmean(each > 0 for each in margins),
         "pair_margin_change": fmean(margins),
+    }
+
+
+def _of_own_answers(items: Sequence[Item], old: Scores, new: Scores) -> dict[str, float]:
+    """Return how much likelier the round's own answers became, nats a token, and the share that did."""
+    changes = [new[item][0] - old[item][0] for item in items]
+    tokens = [max(1, old[item][1]) for item in items]
+    return {
+        "sampled_answers": float(len(items)),
+        "answer_log_ratio": fmean(change / count for change, count in zip(changes, tokens, strict=True)),
+        "answer_up_share": fmean(change > 0 for change in changes),
     }
 
 

@@ -114,13 +114,14 @@ def build(task: Task, folder: Path, rank: int) -> Any:
     columns = json.loads((folder / "columns.json").read_text(encoding="utf-8"))
     trainer = build_trainer(
         load_base(student, for_training=True),
-        {name: columns[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids")},
+        {name: values for name, values in columns.items() if not name.startswith("ref_")},
         load_tokenizer(student),
         lora_config(*task.lora),
         task.options,
         (task.start, task.reference),
         task.directory,
         (task.metrics if rank == 0 else Path(os.devnull), task.checkpoint_seconds, lambda *call: None),
+        task.algorithm,
     )
     if task.scored:
         # The parent has scored the reference once, for all.

@@ -1,4 +1,4 @@
-"""`prefdistill retrain RUN`: the run's trainings once more from its own pairs, and how far the policies differ.
+"""`prefdistill retrain RUN`: the run's trainings once more from its own pairs (or answers), and how far the policies differ.
 
 Pairs are read, not made: no draft is written and no judge is asked. Each round starts from the retrained policy of the
 round before, so differences add up as they would if the run were repeated elsewhere.
@@ -19,11 +19,11 @@ from prefdistill.assembly import Workshop
 from prefdistill.diagnostics.judging import flip_rate
 from prefdistill.errors import RunError
 from prefdistill.plugins import Plugin
-from prefdistill.protocols import Progress, RunContext, TrainingData
+from prefdistill.protocols import LearnsFrom, Progress, RunContext, TrainingData, learns_from
 from prefdistill.recipe import Recipe
-from prefdistill.records import Draft, Forgotten, Policy, PreferencePair, Prompt, TrainResult, Verdict, seed_of
+from prefdistill.records import Answer, Draft, Forgotten, Policy, PreferencePair, Prompt, TrainResult, Verdict, seed_of
 from prefdistill.remedies import trainer_for
-from prefdistill.round import mixed_past
+from prefdistill.round import TrainingRow, mixed_past
 from prefdistill.run import RunDirectory, read_json, write_json
 from prefdistill.stages.load import Loaded
 from prefdistill.stored import WEIGHTS, choices_of, stored_policy, stored_run
@@ -62,7 +62,7 @@ class Retrained:
     reasons: tuple[str, ...]
     """What is not as it was when the run was made, and can be behind a difference."""
     missing: int
-    """Pairs that were trained on then and are gone."""
+    """Pairs, or answers, that were trained on then and are gone."""
 
     @property
     def last(self) -> Difference:
@@ -127,10 +127,16 @@ class _Again:
         if isinstance(trainer, Plugin):
             trainer.open(self.shop.context)
             self._opened.append(trainer)
-        pairs = self._pairs(number)
+        rows = self._rows(number, learns_from(trainer))
         verdicts = self.run.rows(self.run.round(number), "2-verdicts.jsonl", Verdict).read().values()
         now = flip_rate(verdicts)
-        data = TrainingData(pairs, flip_rate=self.shop.trained_flip_rate(number, now))
+        steps = self.recipe.train.steps_of(number)
+        data = TrainingData(
+            tuple(row for row in rows if isinstance(row, PreferencePair)),
+            flip_rate=self.shop.trained_flip_rate(number, now),
+            steps=steps,
+            answers=tuple(row for row in rows if isinstance(row, Answer)),
+        )
         seed = seed_of(self.recipe.seed, "train", number) % 2**31
         self.made[number] = trainer.train(data, start, reference, self.target / f"round-{number:02d}", seed)
 
@@ -144,27 +150,28 @@ class _Again:
     def _counterpart(self, policy: Policy) -> Policy:
         return policy if policy.adapter is None else self.made[policy.round].policy
 
-    def _pairs(self, number: int) -> tuple[PreferencePair, ...]:
-        """Return the pairs that a round was given, its own first, and count those that are gone."""
-        past = {each: self._own_pairs(each) for each in range(1, number + 1)}
+    def _rows(self, number: int, what: LearnsFrom) -> tuple[TrainingRow, ...]:
+        """Return the pairs, or answers, that a round was given, its own first, and count those that are gone."""
+        past = {each: self._own_rows(each, what) for each in range(1, number + 1)}
         mixed = mixed_past(self.shop, number, past[number], past)
-        pairs = (*past[number], *mixed.pairs)
-        listed = self.run.round(number) / "5-policy" / "pair_ids.txt"
+        rows = (*past[number], *mixed.pairs)
+        listed = self.run.round(number) / "5-policy" / f"{what[:-1]}_ids.txt"
         trained = set(listed.read_text(encoding="utf-8").split("\n")) - {""} if listed.is_file() else set()
-        gone = trained - {pair.id for pair in pairs}
+        gone = trained - {row.id for row in rows}
         self.missing += len(gone)
         if gone and not self.shop.forgotten:
             raise RunError(
-                f"{listed}: {len(gone)} pairs that were trained on, such as {min(gone)}, are in no 4-pairs.jsonl; expected "
-                "the run's own pairs: restore the files"
+                f"{listed}: {len(gone)} {what} that were trained on, such as {min(gone)}, are in no 4-{what}.jsonl; "
+                f"expected the run's own {what}: restore the files"
             )
-        return pairs
+        return rows
 
-    def _own_pairs(self, number: int) -> tuple[PreferencePair, ...]:
-        path = self.run.round(number) / "4-pairs.jsonl"
+    def _own_rows(self, number: int, what: LearnsFrom) -> tuple[TrainingRow, ...]:
+        path = self.run.round(number) / f"4-{what}.jsonl"
         if not path.is_file():
-            raise RunError(f"{path}: no pairs of round {number}; expected the pairs that the run trained on")
-        return tuple(row for _, row in sorted(self.run.rows(path.parent, path.name, PreferencePair).read().items()))
+            raise RunError(f"{path}: no {what} of round {number}; expected the {what} that the run trained on")
+        kind: type[Any] = Answer if what == "answers" else PreferencePair
+        return tuple(row for _, row in sorted(self.run.rows(path.parent, path.name, kind).read().items()))
 
     def differences(self) -> Iterator[Difference]:
         """Compare every retrained policy with the stored one."""
@@ -289,7 +296,7 @@ def lines_of(found: Retrained, limit: float) -> Iterator[str]:
         norm = f"by {each.relative_norm:.2e} of their norm{change}"
         yield f"round {each.round}: the adapters differ {norm}; {compared} ({each.folder})"
     if found.missing:
-        yield f"{found.missing} pairs were trained on then and are forgotten by now; without them no training is the same"
+        yield f"{found.missing} rows were trained on then and are forgotten by now; without them no training is the same"
     different = not found.last.equal_bytes
     for reason in found.reasons if different else ():
         yield f"not as it was: {reason}"

@@ -37,7 +37,7 @@ from prefdistill.records import RoundResult
 from prefdistill.sandbox.world import notes
 from prefdistill.soundness import Soundness
 from prefdistill.student import quiet_libraries
-from prefdistill.trainers import dpo, independent, outcome
+from prefdistill.trainers import dpo, independent, outcome, tuning
 from prefdistill.trainers.building import trainer_class
 from prefdistill.trainers.independent import Before, Texts
 
@@ -59,9 +59,10 @@ RUBRIC = "name: short\ncriteria:\n  - {name: words, check: length, between: [1, 
 JUDGE = "def judge(prompt, drafts, rubric):\n    return [-float(len(draft.completion)) for draft in drafts]\n"
 
 NOTHING: dict[tuple[Any, str], Callable[..., Any]] = {
-    (dpo, "measure_before"): lambda *_: Before(Texts(**{each.name: () for each in fields(Texts)}), {}),
+    (tuning, "measure_before"): lambda *_: Before(Texts(**{each.name: () for each in fields(Texts)}), {}),
     (dpo.DPOTrainer, "_check_start"): lambda *_: None,
-    (dpo, "score"): lambda *_: {},
+    (tuning, "score"): lambda *_: {},
+    (outcome, "_of_rows"): lambda *_: {},
     (outcome, "_of_pairs"): lambda *_: {},
     (outcome, "_of_first_step"): lambda *_: {},
     (outcome, "_of_change"): lambda *_: {},
@@ -73,8 +74,8 @@ NOTHING: dict[tuple[Any, str], Callable[..., Any]] = {
 }
 """Every function that measures, with what stands in its place in the arm without diagnostics."""
 INSIDE: tuple[tuple[Any, str], ...] = (
-    (dpo, "compare_with_file"),
-    (dpo, "require_gradients"),
+    (tuning, "compare_with_file"),
+    (tuning, "require_gradients"),
     (independent, "to_texts"),
     (independent, "score"),
     (soundness, "measure_round"),

@@ -109,6 +109,27 @@ def test_teacher_baseline_teacher_drafts_and_comparisons_are_counted(folder):
     assert {line.stage for line in found.lines} == {"sample", "judge", "evaluate"}
 
 
+def test_the_best_of_several_drafts_is_chosen_by_as_many_calls_and_nothing_is_compared(folder):
+    judge = {"use": "rubric", "teacher": {"use": "openai", "model": "gpt-4.1-mini", "base_url": "https://x.invalid/v1"}}
+    found = estimated(folder, evaluate={"best_of": 4, "judge": judge})
+    assert calls(found) == {
+        "validation drafts judged": VALIDATION * (1 + 3 * 4),
+        "validation drafts judged by evaluate.judge": VALIDATION * (1 + 3),  # it sees the chosen draft alone
+        "training drafts": 3 * 8 * (4 + 2),
+        "test drafts judged": TEST * (1 + 4),
+        "test drafts judged by evaluate.judge": TEST * 2,
+    }
+    nothing = {"rounds": 0}
+    assert calls(estimated(folder, evaluate={"best_of": 4}, loop=nothing)) == {
+        "validation drafts judged": VALIDATION,
+        "test drafts judged": TEST * (1 + 4),
+    }
+    assert calls(estimated(folder, loop=nothing)) == {
+        "validation drafts judged": VALIDATION,
+        "test drafts judged": TEST,  # the kept policy is the base, whose drafts these are
+    }
+
+
 def test_each_judge_and_sampler_is_priced_by_its_own_model(folder):
     mini = {"use": "openai", "model": "gpt-4.1-mini", "base_url": "https://a.invalid/v1"}
     luna = {"use": "openai", "model": "gpt-6-luna", "base_url": "https://b.invalid/v1"}

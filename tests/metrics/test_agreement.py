@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from prefdistill.metrics.agreement import clustered_interval, cohen_kappa, confusion, krippendorff_alpha, majority
+from prefdistill.metrics.agreement import (
+    clustered_interval,
+    cohen_kappa,
+    cohen_kappas,
+    confusion,
+    krippendorff_alpha,
+    majority,
+)
 
 KRIPPENDORFF = """
 1 2 3 3 2 1 4 1 2 * * *
@@ -25,6 +32,15 @@ def test_cohen_kappa_of_the_textbook_example():
     assert cohen_kappa([[25, 35], [5, 35]]) == pytest.approx(0.2593, abs=1e-4)
 
 
+def test_cohen_kappa_of_fleiss_and_of_statsmodels():
+    from statsmodels.stats.inter_rater import cohens_kappa
+
+    diagnoses = [[75, 1, 4], [5, 4, 1], [0, 0, 10]]
+    assert cohen_kappa(diagnoses) == pytest.approx(0.676, abs=5e-4), "Fleiss 1981, table 13.1"
+    tables = np.random.default_rng(3).integers(0, 30, (20, 3, 3))
+    assert cohen_kappas(tables) == pytest.approx([cohens_kappa(each, return_results=False) for each in tables])
+
+
 def test_kappa_is_one_for_the_same_answers_zero_for_chance_and_none_for_one_class():
     answers = [1, 0, -1, 1]
     assert cohen_kappa(confusion(answers, answers, (1, 0, -1))) == pytest.approx(1.0)
@@ -43,6 +59,17 @@ def test_confusion_refuses_what_it_does_not_know():
 def test_krippendorff_alpha_of_the_textbook_example():
     assert krippendorff_alpha(units(), "12345") == pytest.approx(0.743, abs=5e-4)
     assert krippendorff_alpha(units(), "12345", "ordinal") == pytest.approx(0.815, abs=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alpha"),
+    [("0100000010", "1110010000", 0.095), ("aabbdcccedda", "babbbccceddd", 0.692)],
+)
+def test_krippendorff_alpha_of_two_observers(one, other, alpha):
+    """Krippendorff 2011, sections A (two values) and B (any number of nominal values)."""
+    assert krippendorff_alpha(list(zip(one, other, strict=True)), sorted({*one, *other})) == pytest.approx(
+        alpha, abs=5e-4
+    )
 
 
 def test_krippendorff_alpha_at_its_ends():

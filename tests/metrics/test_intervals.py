@@ -41,6 +41,24 @@ def test_bootstrap_covers_the_truth_in_93_to_97_percent() -> None:
     assert 0.93 <= covered <= 0.97
 
 
+def test_bootstrap_of_a_mean_score_covers_the_truth_in_93_to_97_percent() -> None:
+    generator = np.random.default_rng(12)
+    # Paired differences of rubric scores: mostly none, a few large, more of them up than down.
+    levels, chances = np.array([-0.5, -0.25, 0.0, 0.25, 0.5]), np.array([0.05, 0.1, 0.45, 0.25, 0.15])
+    samples = generator.choice(levels, p=chances, size=(1200, 100))
+    intervals = [bootstrap_interval(sample.tolist(), seed, resamples=600) for seed, sample in enumerate(samples)]
+    truth = float(levels @ chances)
+    assert 0.93 <= np.mean([low <= truth <= high for low, high in intervals]) <= 0.97
+
+
+def test_wilson_is_the_librarys() -> None:
+    from scipy.stats import binomtest
+
+    for successes, trials in [(0, 1), (3, 7), (50, 100), (805, 805)]:
+        expected = binomtest(successes, trials).proportion_ci(method="wilson")
+        assert wilson_interval(successes, trials) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
 def test_bootstrap_is_seeded_and_blocks_do_not_change_its_size() -> None:
     values = np.random.default_rng(0).random(30).tolist()
     assert bootstrap_interval(values, 3) == bootstrap_interval(values, 3)

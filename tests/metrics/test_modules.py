@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from prefdistill.errors import RecipeError
-from prefdistill.metrics import rates, texts
-from prefdistill.metrics.further import BUILT_IN, load_metric, measure, reference_rows
+from prefdistill.metrics import rates, rogan_gladen, texts
+from prefdistill.metrics.further import BUILT_IN, OF_TEXTS, load_metric, load_text_metric, measure, reference_rows
+from prefdistill.metrics.length_control import length_controlled_rate
 from prefdistill.records import Draft, Message, Prompt
 
 OVERLAP = '''
@@ -48,6 +50,18 @@ def test_every_built_in_computes_offline() -> None:
         "length_ratio": {"predictions": ["a b", "c"], "references": ["a", "b"]},
         "distinct": {"predictions": ["a b", "a b"], "references": ["p1", "p1"]},
         "gate_pass_rate": {"predictions": [0, 2]},
+        "length_controlled_win_rate": {
+            "predictions": scores * 10,
+            "references": baseline * 10,
+            "words": [12, 9, 30, 25, 17] * 6,
+            "baseline_words": [14, 11, 20] * 10,
+        },
+        "cohen_kappa": {"predictions": list("aabbdcccedda"), "references": list("babbbcccedda")},
+        "krippendorff_alpha": {"predictions": [[1, 1], [2, 3, 3], [2]], "levels": [1, 2, 3], "scale": "ordinal"},
+        "corrected_win_rate": {
+            "predictions": ["win", "loss", "tie", "win", "unknown"] * 10,
+            "references": ["win", "loss", "unknown", "unknown", "win"] * 10,
+        },
     }
     assert sorted(fed) == sorted(BUILT_IN)
     found = {name: load_metric(name).compute(**inputs) for name, inputs in fed.items()}
@@ -58,6 +72,19 @@ def test_every_built_in_computes_offline() -> None:
     assert found["length_ratio"] == {"length_ratio": texts.length_ratio(["a b", "c"], ["a", "b"])}
     assert found["distinct"]["distinct_drafts"] == 0.5
     assert found["gate_pass_rate"] == {"gate_pass_rate": 0.5}
+    assert found["cohen_kappa"]["agreement"] == pytest.approx(10 / 12)
+    assert found["krippendorff_alpha"]["krippendorff_alpha"] == pytest.approx(0.8)
+    corrected = rogan_gladen.corrected_rate(0.625, 40, (10, 10), (10, 10))
+    assert (found["corrected_win_rate"]["corrected_win_rate"], found["corrected_win_rate"]["interval"]) == (
+        corrected.value,
+        corrected.interval,
+    )
+    longer = np.subtract(
+        fed["length_controlled_win_rate"]["words"], fed["length_controlled_win_rate"]["baseline_words"]
+    )
+    controlled = found["length_controlled_win_rate"]
+    assert controlled["length_controlled_win_rate"] == length_controlled_rate([1, 0.5, 1] * 10, longer)
+    assert controlled["win_rate"] == pytest.approx(2.5 / 3)
 
 
 def test_modules_load_by_path_like_any_other() -> None:
@@ -88,6 +115,15 @@ def test_errors_say_what_to_do(tmp_path: Path) -> None:
     rows = reference_rows([], [_draft("a", "file:x", "y")], [_draft("a", "teacher", "z")])
     with pytest.raises(RecipeError, match="`win_rate` cannot be computed"):
         measure(["win_rate"], rows)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_what_is_made_from_scores_is_refused_where_texts_are_fed(name: str) -> None:
+    if name in OF_TEXTS:
+        assert load_text_metric(name).compute(predictions=["a b"], references=["a"])
+        return
+    with pytest.raises(RecipeError, match=f"`{name}` cannot be computed from drafts and reference texts: it is made"):
+        load_text_metric(name)
 
 
 def _draft(prompt_id: str, source: str, text: str) -> Draft:

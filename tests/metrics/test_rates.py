@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from prefdistill.metrics.intervals import wilson_interval
-from prefdistill.metrics.rates import gap_recovered, gate_pass_rate, outcome_of, paired_gain, win_rate
+from prefdistill.metrics.rates import (
+    gap_recovered,
+    gap_recovered_over_seeds,
+    gate_pass_rate,
+    outcome_of,
+    paired_gain,
+    win_rate,
+)
 from prefdistill.metrics.texts import distinct, length_ratio
 
 
@@ -64,6 +71,43 @@ def test_gap_recovered_refuses_a_small_gap_and_one_that_touches_zero() -> None:
     assert wild.value is None
     assert "touches zero" in (wild.refused or "")
     assert gap_recovered([], [], []).refused is not None
+
+
+def test_gap_recovered_over_seeds() -> None:
+    generator = np.random.default_rng(3)
+    before = generator.normal(0.4, 0.1, (3, 60))
+    exact = gap_recovered_over_seeds(before, before + 0.2, before + 0.4)
+    assert exact.value == pytest.approx(0.5) and exact.interval == (pytest.approx(0.5), pytest.approx(0.5))
+    covered = []
+    for _ in range(300):
+        prompt = generator.normal(0, 0.15, (1, 60))
+        noise = generator.normal(0, 0.1, (2, 3, 60))
+        after = 0.55 + 0.7 * prompt + generator.normal(0, 0.03, (3, 1)) + noise[1]
+        found = gap_recovered_over_seeds(0.4 + prompt + noise[0], after, 0.7 + 0.3 * prompt)
+        covered.append(found.interval is not None and found.interval[0] <= 0.5 <= found.interval[1])
+    assert 0.92 <= np.mean(covered) <= 0.98
+
+
+def test_gap_recovered_over_one_seed_is_near_the_bootstrap() -> None:
+    generator = np.random.default_rng(8)
+    before = generator.normal(0.4, 0.1, 150)
+    after, teacher = before + generator.normal(0.2, 0.1, 150), before + generator.normal(0.4, 0.1, 150)
+    resampled = gap_recovered(before.tolist(), after.tolist(), teacher.tolist())
+    found = gap_recovered_over_seeds(before, after, teacher)
+    assert found.value == pytest.approx(resampled.value)
+    assert found.interval == pytest.approx(resampled.interval, abs=0.01)
+
+
+def test_gap_recovered_over_seeds_refuses_as_over_one() -> None:
+    before = np.full((3, 40), 0.4)
+    assert "+0.090, under 0.10" in (gap_recovered_over_seeds(before, before, before + 0.09).refused or "")
+    lucky = before + np.array([[-0.4], [0.3], [0.6]])
+    assert "touches zero" in (gap_recovered_over_seeds(before, before, lucky).refused or "")
+    unknown = before.copy()
+    unknown[0] = np.nan
+    assert "in every seed" in (gap_recovered_over_seeds(unknown, before, before).refused or "")
+    one = gap_recovered_over_seeds(before[:, :1], before[:, :1], before[:, :1] + 0.5)
+    assert "one prompt was judged" in (one.refused or "")
 
 
 def test_gate_pass_rate() -> None:

@@ -13,13 +13,13 @@ from prefdistill.errors import TrainError
 from prefdistill.probing import kl_to, policy_log_probs
 from prefdistill.protocols import Probe, RunContext, TrainingData
 from prefdistill.records import Policy
-from prefdistill.trainers import building, dpo
+from prefdistill.trainers import building, dpo, tuning
 from prefdistill.trainers.building import require_finite
 from prefdistill.trainers.dpo import DPOTrainer
 from prefdistill.trainers.gradients import gradient_ratio
 from prefdistill.trainers.independent import Before, Texts
-from prefdistill.trainers.outcome import Job, _of_pairs
-from prefdistill.trainers.pairs import TokenPair, TokenPairs
+from prefdistill.trainers.outcome import Job, _of_pairs, _of_rows
+from prefdistill.trainers.pairs import Tokenized, TokenPair
 from tests.tiny_student import build_tiny_student, pairs, section
 from tests.trainers.test_dpo import OPTIONS, train
 
@@ -75,7 +75,7 @@ def on_policy(count=8, round=3):
 def test_the_checks_change_nothing_that_is_trained(folder, run, policies, monkeypatch, reference):
     data = TrainingData(on_policy(), drafts(folder, run, policies[1]), None, policies[0])
     checked = train(folder, run, policies[1], policies[reference], "a", data)
-    monkeypatch.setattr(dpo, "measure_before", lambda *args: Before(Texts((), (), (), ()), {}))
+    monkeypatch.setattr(tuning, "measure_before", lambda *args: Before(Texts((), (), (), ()), {}))
     monkeypatch.setattr(DPOTrainer, "_check_start", lambda *args: None)
     plain = train(folder, run, policies[1], policies[reference], "b", data)
     assert {"sampler_gap", "gradient_ratio"} <= checked.diagnostics.keys()
@@ -262,15 +262,16 @@ def test_what_the_trained_tokens_are_like(base, tmp_path):
     ]
     tokenizer = SimpleNamespace(bos_token_id=bos, eos_token_id=end, all_special_ids=[0, end])
     data = TrainingData(pairs(5))
-    made = TokenPairs(tuple(rows), frozenset({rows[2].pair.id}), 23)
-    seen = _of_pairs(Job(data, made, [rows], base, base, tmp_path, 1, tokenizer, 0.0))
+    made = Tokenized(tuple(rows), frozenset({rows[2].pair.id}), 23)
+    job = Job(data, made, [rows], base, base, tmp_path, 1, tokenizer, 0.0)
+    seen = {**_of_rows(job), **_of_pairs(job)}
     assert seen["double_bos_share"] == 0.25
     assert seen["unended_share"] == 1 / 8
     assert seen["small_difference_share"] == 0.5, "seven tokens fewer, and one token fewer"
     assert (seen["truncated_share"], seen["max_length"]) == (0.25, 23.0)
     assert seen["dropped_share"] == pytest.approx(0.2)
     tokenizer.bos_token_id = None
-    assert _of_pairs(Job(data, made, [rows], base, base, tmp_path, 1, tokenizer, 0.0))["double_bos_share"] == 0.0
+    assert _of_rows(job)["double_bos_share"] == 0.0
 
 
 def test_texts_scored_under_two_policies_tell_their_distance(folder, run, policies):

@@ -13,7 +13,7 @@ from prefdistill.errors import TrainError
 from prefdistill.protocols import Probe, RunContext, TrainingData
 from prefdistill.records import Policy, TrainResult
 from prefdistill.scoring import log_probs
-from prefdistill.trainers import building, dpo
+from prefdistill.trainers import building, dpo, tuning
 from prefdistill.trainers.checkpoints import is_complete, last_checkpoint
 from prefdistill.trainers.dpo import DPOTrainer
 from prefdistill.trainers.outcome import FIRST_STEP
@@ -268,7 +268,7 @@ def test_micro_batches_keep_the_effective_batch(folder, base, tmp_path):
 
 
 def test_out_of_memory_halves_the_micro_batch_and_starts_again(folder, base, tmp_path, monkeypatch):
-    original, sizes = dpo.build_trainer, []
+    original, sizes = tuning.build_trainer, []
 
     def scarce(model, columns, tokenizer, config, options, *rest):
         sizes.append(options["per_device_train_batch_size"] * options["gradient_accumulation_steps"])
@@ -282,7 +282,7 @@ def test_out_of_memory_halves_the_micro_batch_and_starts_again(folder, base, tmp
         return trainer
 
     expected = train(folder, tmp_path, base, base, micro_batch=2)
-    monkeypatch.setattr(dpo, "build_trainer", scarce)
+    monkeypatch.setattr(tuning, "build_trainer", scarce)
     trainer, context, _ = opened(folder, tmp_path)
     data = TrainingData(pairs(16), probes(12))
     result = trainer.train(data, base, base, tmp_path / "round-02" / "5-policy", 7)

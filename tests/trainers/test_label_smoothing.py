@@ -100,10 +100,10 @@ def test_flips_that_the_loss_does_not_model_are_warned_of(loss, rate, smoothing,
 
 
 def test_a_checkpoint_made_with_another_rate_is_not_continued(folder, tmp_path, monkeypatch):
-    from prefdistill.trainers import dpo
+    from prefdistill.trainers import tuning
 
     seen = []
-    monkeypatch.setattr(dpo, "claim_checkpoints", lambda folder, fingerprint: seen.append(fingerprint))
+    monkeypatch.setattr(tuning, "claim_checkpoints", lambda folder, fingerprint: seen.append(fingerprint))
     for number, rate in enumerate((0.1, 0.2, 0.2)):
         train(folder, tmp_path, f"r{number}", rate, **MEASURED)
     train(folder, tmp_path, "s0", 0.1, loss="sigmoid")

@@ -96,7 +96,7 @@ class Spy(plain):
         with open(os.environ["SPIED"] + os.environ["RANK"], "a") as file:
             file.write(json.dumps([self.state.global_step, self.args.world_size, rows]) + "\\n")
         return super().compute_loss(model, inputs, *rest, **named)
-building.trainer_class = lambda: Spy
+building.trainer_class = lambda algorithm: Spy
 worker.main(Path(sys.argv[1]))
 """
 

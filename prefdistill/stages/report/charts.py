@@ -1,18 +1,27 @@
-"""Line charts as inline SVG: no script, colours from the page's style sheet, the numbers of a column on hover."""
+"""Line charts as inline SVG: no script, colours from the page's style sheet, the numbers on hover."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
+
+from prefdistill.stages.report.formats import UNIT
+from prefdistill.stages.report.marks import line, marker, safe, text
 
 WIDTH, HEIGHT = 360, 220
 LEFT, RIGHT, TOP, BOTTOM = 42, 14, 12, 36
 MOST_X_LABELS = 11
+NARROWEST_COLUMN = 9.0
+"""Columns closer together cannot be pointed at: each point then has its own numbers."""
 _LETTER = 6.1
 """Width of a letter of the hover box in SVG units, generously."""
+_LONGEST_LINE = 56
+"""Letters of a line of the hover box."""
+_LONGEST_NAME = 26
 
 
 @dataclass(frozen=True)
@@ -23,6 +32,8 @@ class Point:
     y: float
     low: float | None = None
     high: float | None = None
+    note: str = ""
+    """What the hover box adds, such as the seeds it is the mean of."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +43,9 @@ class Series:
     name: str
     points: tuple[Point, ...]
     look: int
-    """1 to 4: colour, marker and dashes, the same for one quantity in every chart."""
+    """1 to 8: colour, marker and dashes, the same for one quantity, or one arm, in every chart of a page."""
+    single: tuple[tuple[Point, ...], ...] = ()
+    """The single runs it is the mean of, drawn thin behind it."""
 
 
 @dataclass(frozen=True)
@@ -63,74 +76,72 @@ class Chart:
     """Values never pass these, so the axis does not either."""
     include: tuple[float, ...] = ()
     """Values that the axis must reach."""
+    show_x: Callable[[float], str] | None = None
+    """A measured x as text; its axis has round ticks. None: every x has its own tick, as rounds do."""
+    heads: Mapping[float, str] = field(default_factory=dict)
+    """What the hover box says of an x before its name and value, such as the round."""
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Where values lie in the picture."""
+
+    low: float
+    high: float
+    ticks: tuple[float, ...]
+    xs: tuple[float, ...]
+    """Every x that has a point, in order."""
+    first: float
+    last: float
+
+    def x(self, x: float) -> float:
+        if self.last - self.first < 1e-12:
+            return (LEFT + WIDTH - RIGHT) / 2
+        return LEFT + 14 + (x - self.first) / (self.last - self.first) * (WIDTH - LEFT - RIGHT - 28)
+
+    def y(self, y: float) -> float:
+        return TOP + (self.high - y) / (self.high - self.low) * (HEIGHT - TOP - BOTTOM)
+
+    @property
+    def narrowest(self) -> float:
+        """How close two neighbouring columns come."""
+        places = [self.x(x) for x in self.xs]
+        return min((right - left for left, right in pairwise(places)), default=math.inf)
 
 
 def render_chart(chart: Chart) -> Markup:
     """Return the chart as one `<svg>` element."""
-    low, high, ticks = _axis(chart)
-    xs = sorted({point.x for series in chart.series for point in series.points})
-
-    def at_x(x: float) -> float:
-        if len(xs) < 2:
-            return (LEFT + WIDTH - RIGHT) / 2
-        return LEFT + 14 + (x - xs[0]) / (xs[-1] - xs[0]) * (WIDTH - LEFT - RIGHT - 28)
-
-    def at_y(y: float) -> float:
-        return TOP + (high - y) / (high - low) * (HEIGHT - TOP - BOTTOM)
-
-    parts = [_kept_band(at_x(chart.kept), len(xs)) if chart.kept in xs and chart.kept is not None else ""]
-    for tick in ticks:
-        parts.append(_line("grid", LEFT, at_y(tick), WIDTH - RIGHT, at_y(tick)))
-        parts.append(_text("tick end", LEFT - 7, at_y(tick) + 3.5, chart.show_tick(tick)))
+    frame = _frame(chart)
+    columns = frame.narrowest >= NARROWEST_COLUMN
+    shifts = _shifts(chart) if columns else {}
+    parts = [_kept_band(frame, chart.kept) if chart.kept in frame.xs and chart.kept is not None else ""]
+    for tick in frame.ticks:
+        parts.append(line("grid", LEFT, frame.y(tick), WIDTH - RIGHT, frame.y(tick)))
+        parts.append(text("tick end", LEFT - 7, frame.y(tick) + 3.5, chart.show_tick(tick)))
     for reference in chart.references:
-        parts.append(
-            _line(f"reference look{reference.look}", LEFT, at_y(reference.y), WIDTH - RIGHT, at_y(reference.y))
-        )
-    every = math.ceil(len(xs) / MOST_X_LABELS) if xs else 1
-    for index, x in enumerate(xs):
-        if index % every == 0:
-            parts.append(_text("tick middle", at_x(x), HEIGHT - BOTTOM + 16, f"{x:g}"))
-    parts.append(_text("tick middle name", (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, chart.x_name))
-    parts += [_series(series, at_x, at_y) for series in chart.series]
-    parts += [_hover(chart, x, xs, at_x) for x in xs]
-    label = escape(chart.title)
+        level = frame.y(reference.y)
+        parts.append(line(f"reference look{reference.look}", LEFT, level, WIDTH - RIGHT, level))
+    parts += [text("tick middle", frame.x(x), HEIGHT - BOTTOM + 16, words) for x, words in _x_ticks(chart, frame)]
+    parts.append(text("tick middle name", (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, chart.x_name))
+    parts += [_singles(series, frame, shifts.get(series.name, 0.0)) for series in chart.series]
+    parts += [_series(series, frame, shifts.get(series.name, 0.0)) for series in chart.series]
+    parts += _column_hovers(chart, frame) if columns else _point_hovers(chart, frame)
+    label = safe(chart.title)
     return Markup(
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}" class="chart">{"".join(parts)}</svg>'
     )
 
 
-def render_swatch(look: int, line_only: bool = False) -> Markup:
-    """Return the legend's sign of a look: a stroke with its marker."""
-    marker = "" if line_only else _marker(look, 13, 6)
-    kind = "reference" if line_only else "line"
-    stroke = _line(f"{kind} look{look}", 1, 6, 25, 6)
-    return Markup(f'<svg viewBox="0 0 26 12" class="swatch" aria-hidden="true">{stroke}{marker}</svg>')
+def _points(chart: Chart) -> Iterator[Point]:
+    for series in chart.series:
+        yield from series.points
+        for run in series.single:
+            yield from run
 
 
-def render_span(before: float, after: float, best: float | None = None) -> Markup:
-    """Return a 0 to 1 track with a hollow dot before, a filled one after and a tick for the best known."""
-
-    def at(share: float) -> float:
-        return 8 + 144 * min(1.0, max(0.0, share))
-
-    known = "" if best is None else _line("best", at(best), 3, at(best), 13)
-    return Markup(
-        f'<svg viewBox="0 0 160 16" class="span" aria-hidden="true">{_line("grid", 8, 8, 152, 8)}'
-        f"{_line('move', at(before), 8, at(after), 8)}{known}"
-        f'<circle class="before" cx="{at(before):.1f}" cy="8" r="4"/>'
-        f'<circle class="after" cx="{at(after):.1f}" cy="8" r="4.5"/></svg>'
-    )
-
-
-def _axis(chart: Chart) -> tuple[float, float, list[float]]:
-    """Return the ends of the y axis and three to six round ticks."""
-    values = [
-        value
-        for series in chart.series
-        for point in series.points
-        for value in (point.y, point.low, point.high)
-        if value is not None
-    ]
+def _frame(chart: Chart) -> _Frame:
+    """Return the picture's scales: round ticks on the y axis, columns where means have points."""
+    values = [value for each in _points(chart) for value in (each.y, each.low, each.high) if value is not None]
     values += [reference.y for reference in chart.references] + list(chart.include)
     low, high = min(values, default=0.0), max(values, default=1.0)
     if high - low < 1e-9:
@@ -138,83 +149,165 @@ def _axis(chart: Chart) -> tuple[float, float, list[float]]:
         low, high = low - padding, high + padding
     if chart.limits is not None:
         low, high = max(low, chart.limits[0]), min(high, chart.limits[1])
-    rough = (high - low) / 4
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    ticks = [round(index * step, 10) for index in range(first, last + 1)]
+    ticks = round_ticks(low, high)
     if chart.limits is not None:
         bottom, top = chart.limits
         ticks = [tick for tick in ticks if bottom - 1e-9 <= tick <= top + 1e-9]
-    return min(*ticks, low), max(*ticks, high), ticks
+    every_x = [each.x for each in _points(chart)]
+    return _Frame(
+        low=min(*ticks, low),
+        high=max(*ticks, high),
+        ticks=tuple(ticks),
+        xs=tuple(sorted({point.x for series in chart.series for point in series.points})),
+        first=min(every_x, default=0.0),
+        last=max(every_x, default=0.0),
+    )
 
 
-def _series(series: Series, at_x: Callable[[float], float], at_y: Callable[[float], float]) -> str:
-    path = " ".join(f"{at_x(point.x):.1f},{at_y(point.y):.1f}" for point in series.points)
+def round_ticks(low: float, high: float) -> list[float]:
+    """Return four to seven round numbers that begin at or under `low` and end at or over `high`, which is larger."""
+    rough = (high - low) / 5
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(index * step, 10) for index in range(first, last + 1)]
+
+
+def _x_ticks(chart: Chart, frame: _Frame) -> list[tuple[float, str]]:
+    """Return where the x axis has which label."""
+    if chart.show_x is None or frame.last - frame.first < 1e-12:
+        show = chart.show_x or (lambda x: f"{x:g}")
+        every = math.ceil(len(frame.xs) / MOST_X_LABELS) if frame.xs else 1
+        return [(x, show(x)) for index, x in enumerate(frame.xs) if index % every == 0]
+    ticks = round_ticks(frame.first, frame.last)
+    edge = (frame.last - frame.first) * 0.02
+    return [(tick, chart.show_x(tick)) for tick in ticks if frame.first - edge <= tick <= frame.last + edge]
+
+
+def _shifts(chart: Chart) -> dict[str, float]:
+    """Return how far lines with intervals are moved apart, so that whiskers of one x do not cover one another."""
+    names = [each.name for each in chart.series if any(point.low is not None for point in each.points)]
+    if len(names) < 2:
+        return {}
+    return {name: (index - (len(names) - 1) / 2) * min(4.0, 16 / len(names)) for index, name in enumerate(names)}
+
+
+def _series(series: Series, frame: _Frame, shift: float) -> str:
+    places = [(frame.x(point.x) + shift, frame.y(point.y)) for point in series.points]
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     parts = [f'<polyline class="line look{series.look}" points="{path}"/>']
-    for point in series.points:
-        x = at_x(point.x)
+    for point, (x, y) in zip(series.points, places, strict=True):
         if point.low is not None and point.high is not None:
-            parts.append(_line(f"whisker look{series.look}", x, at_y(point.low), x, at_y(point.high)))
-        parts.append(_marker(series.look, x, at_y(point.y)))
+            parts.append(line(f"whisker look{series.look}", x, frame.y(point.low), x, frame.y(point.high)))
+        parts.append(marker(series.look, x, y))
     return "".join(parts)
 
 
-def _marker(look: int, x: float, y: float) -> str:
-    """Return a circle, square, diamond or triangle, so that colour is never the only sign."""
-    if look == 2:
-        return f'<rect class="marker look2" x="{x - 3.6:.1f}" y="{y - 3.6:.1f}" width="7.2" height="7.2"/>'
-    if look == 3:
-        corners = f"{x:.1f},{y - 5:.1f} {x + 5:.1f},{y:.1f} {x:.1f},{y + 5:.1f} {x - 5:.1f},{y:.1f}"
-        return f'<polygon class="marker look3" points="{corners}"/>'
-    if look == 4:
-        corners = f"{x:.1f},{y - 4.6:.1f} {x + 4.8:.1f},{y + 3.8:.1f} {x - 4.8:.1f},{y + 3.8:.1f}"
-        return f'<polygon class="marker look4" points="{corners}"/>'
-    return f'<circle class="marker look1" cx="{x:.1f}" cy="{y:.1f}" r="4"/>'
+def _singles(series: Series, frame: _Frame, shift: float) -> str:
+    parts = []
+    for run in series.single:
+        places = [(frame.x(point.x) + shift, frame.y(point.y)) for point in run]
+        if len(places) == 1:
+            parts.append(
+                f'<circle class="seed look{series.look}" cx="{places[0][0]:.1f}" cy="{places[0][1]:.1f}" r="2"/>'
+            )
+        else:
+            path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+            parts.append(f'<polyline class="seed look{series.look}" points="{path}"/>')
+    return "".join(parts)
 
 
-def _hover(chart: Chart, x: float, xs: Sequence[float], at_x: Callable[[float], float]) -> str:
-    """Return a column that shows its numbers while the pointer is on it, and the same as a plain title."""
-    half = (at_x(xs[1]) - at_x(xs[0])) / 2 if len(xs) > 1 else 40.0
-    lines = [f"{chart.x_name} {x:g}" + (" (kept)" if x == chart.kept else "")]
+def _column_hovers(chart: Chart, frame: _Frame) -> list[str]:
+    """Return a column for each x that shows its numbers while the pointer is on it, and the same as a plain title."""
+    places = [frame.x(x) for x in frame.xs]
+    half = [(right - left) / 2 for left, right in pairwise(places)] or [40.0]
+    edges = [places[0] - half[0], *(left + step for left, step in zip(places, half, strict=False))] if places else []
+    found = []
+    for index, (x, place) in enumerate(zip(frame.xs, places, strict=True)):
+        end = edges[index + 1] if index + 1 < len(places) else place + half[-1]
+        area = _area(edges[index], end)
+        found.append(_hover(chart, "column", area, place, _column_lines(chart, x)))
+    return found
+
+
+def _column_lines(chart: Chart, x: float) -> list[tuple[int | None, str]]:
+    """Return the lines of a column's hover box: the look of the line that each is about, and its words."""
+    lines: list[tuple[int | None, str]] = [(None, _head(chart, x))]
+    several = len(chart.series) > 1
     for series in chart.series:
         for point in series.points:
             if point.x == x:
-                interval = "" if point.low is None or point.high is None else _interval(chart, point.low, point.high)
-                lines.append(f"{series.name} {chart.show(point.y)}{interval}")
-    width = max(map(len, lines)) * _LETTER + 14
+                words = f"{_named(series.name)} {chart.show(point.y)}{_interval(chart, point)}"
+                lines.append((series.look if several else None, words))
+                if point.note:
+                    fits = len(words) + len(point.note) + 2 <= _LONGEST_LINE
+                    lines[-1:] = [(lines[-1][0], f"{words}, {point.note}")] if fits else [lines[-1], (None, point.note)]
+    return lines
+
+
+def _point_hovers(chart: Chart, frame: _Frame) -> list[str]:
+    """Return a disc on each point that shows its numbers while the pointer is on it, and the same as a plain title."""
+    found = []
+    for series in chart.series:
+        for point in series.points:
+            place, height = frame.x(point.x), frame.y(point.y)
+            area = f'<circle class="area" cx="{place:.1f}" cy="{height:.1f}" r="9"/>'
+            ring = f'<circle class="ring" cx="{place:.1f}" cy="{height:.1f}" r="7"/>'
+            words = f"{_named(series.name)} {chart.show(point.y)}{_interval(chart, point)}"
+            lines: list[tuple[int | None, str]] = [(series.look, words), (None, _head(chart, point.x))]
+            lines += [(None, point.note)] if point.note else []
+            found.append(_hover(chart, "point", area + ring, place, lines))
+    return found
+
+
+def _hover(chart: Chart, style: str, area: str, place: float, lines: Sequence[tuple[int | None, str]]) -> str:
+    """Return an area with a guide and a box of words that are seen while the pointer is on it."""
+    signs = any(look is not None for look, _ in lines)
+    inset = 20 if signs else 7
+    width = max(len(words) for _, words in lines) * _LETTER + inset + 7
     height = len(lines) * 15 + 9
-    left = at_x(x) + 9 if at_x(x) + 9 + width <= WIDTH else at_x(x) - 9 - width
+    left = place + 11 if place + 11 + width <= WIDTH else place - 11 - width
     left = max(2.0, min(left, WIDTH - width - 2))
     box = f'<rect class="box" x="{left:.1f}" y="{TOP}" width="{width:.1f}" height="{height}" rx="4"/>'
-    words = "".join(
-        _text("head" if index == 0 else "", left + 7, TOP + 16 + index * 15, line) for index, line in enumerate(lines)
-    )
-    guide = _line("guide", at_x(x), TOP, at_x(x), HEIGHT - BOTTOM)
-    area = (
-        f'<rect class="area" x="{at_x(x) - half:.1f}" y="{TOP}" width="{2 * half:.1f}" '
-        f'height="{HEIGHT - TOP - BOTTOM}"/>'
-    )
+    shown = []
+    for index, (look, words) in enumerate(lines):
+        level = TOP + 16 + index * 15
+        shown.append("" if look is None else marker(look, left + 11, level - 4))
+        bold = "head" if index == 0 else ""
+        shown.append(text(bold, left + (7 if index == 0 and look is None else inset), level, words))
+    guide = line("guide", place, TOP, place, HEIGHT - BOTTOM)
+    title = safe(" · ".join(words for _, words in lines))
+    return f'<g class="{style}">{area}<g class="tip">{guide}{box}{"".join(shown)}</g><title>{title}</title></g>'
+
+
+def _head(chart: Chart, x: float) -> str:
+    shown = f"{chart.x_name} {chart.show_x(x) if chart.show_x else f'{x:g}'}" + (" (kept)" if x == chart.kept else "")
+    return f"{chart.heads[x]}, {shown}" if x in chart.heads else shown
+
+
+def _named(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+
+
+def _interval(chart: Chart, point: Point) -> str:
+    if point.low is None or point.high is None:
+        return ""
+    return f" ({show_ends(chart.show, point.low, point.high)})"
+
+
+def show_ends(show: Callable[[float], str], low: float, high: float) -> str:
+    """Return two values as `0.61 to 0.69`, the unit of shares once."""
+    return f"{show(low).removesuffix(UNIT)} to {show(high)}"
+
+
+def _area(start: float, end: float) -> str:
+    return f'<rect class="area" x="{start:.1f}" y="{TOP}" width="{end - start:.1f}" height="{HEIGHT - TOP - BOTTOM}"/>'
+
+
+def _kept_band(frame: _Frame, kept: float) -> str:
+    room = frame.narrowest if frame.narrowest < math.inf else 32.0
+    half = min(16.0, max(3.0, room / 2))
     return (
-        f'<g class="column">{area}<g class="tip">{guide}{box}{words}</g><title>{escape(" · ".join(lines))}</title></g>'
-    )
-
-
-def _interval(chart: Chart, low: float, high: float) -> str:
-    return f" ({chart.show(low)} to {chart.show(high)})"
-
-
-def _kept_band(x: float, columns: int) -> str:
-    half = min(16.0, (WIDTH - LEFT - RIGHT) / max(columns, 1) / 2)
-    return (
-        f'<rect class="kept" x="{x - half:.1f}" y="{TOP}" width="{2 * half:.1f}" '
+        f'<rect class="kept" x="{frame.x(kept) - half:.1f}" y="{TOP}" width="{2 * half:.1f}" '
         f'height="{HEIGHT - TOP - BOTTOM}" rx="4"/>'
     )
-
-
-def _line(style: str, x1: float, y1: float, x2: float, y2: float) -> str:
-    return f'<line class="{style}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
-
-
-def _text(style: str, x: float, y: float, words: str) -> str:
-    return f'<text class="{style}" x="{x:.1f}" y="{y:.1f}">{escape(words)}</text>'

@@ -100,6 +100,8 @@ class ReportData:
     agreement: Mapping[str, Any] | None = None
     """What `agreement.json` of the run folder holds: tables of how the judge agrees with people."""
     pgr: GapRecovered | None = None
+    best_of: int = 1
+    """Drafts a prompt from which the training judge chose the measured one; the baselines wrote one."""
     manifest: Mapping[str, str] = field(default_factory=dict)
     """Facts about machine and software worth a line each."""
     seconds: Mapping[str, float] = field(default_factory=dict)

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from prefdistill.diagnostics.measuring import NAMES, SCORE_NAMES
 from prefdistill.diagnostics.rules import phrase_line
 from prefdistill.records import EvaluationResult, RoundResult, StartCheck, Usage
 from prefdistill.stages.report.agreement import read_agreement
-from prefdistill.stages.report.charts import Chart, Point, Reference, Series, render_chart, render_span, render_swatch
+from prefdistill.stages.report.browsing import BrowserData
+from prefdistill.stages.report.charts import render_chart
 from prefdistill.stages.report.data import (
     ReportData,
     charged_usd,
@@ -26,55 +26,30 @@ from prefdistill.stages.report.data import (
     round_warnings,
     training_cost,
 )
+from prefdistill.stages.report.embedding import browser_parts
+from prefdistill.stages.report.environment import page_environment
 from prefdistill.stages.report.examples import LONGEST_SHOWN, mark_differences, visible
-from prefdistill.stages.report.verdict import (
-    UNIT,
-    figures,
-    headline,
-    number,
-    percent,
-    percent_interval,
-    signed,
-    trust,
-)
+from prefdistill.stages.report.marks import render_span
+from prefdistill.stages.report.run_charts import run_charts
+from prefdistill.stages.report.verdict import figures, headline, trust
 
-JUDGE, HELD_OUT, GOLD, WIN_RATE = 1, 2, 3, 1
-"""Looks of the charts' lines: one quantity, one colour and marker."""
 FLOW = ("load", "sample", "judge", "rank", "pair", "train", "evaluate", "report")
 
 
-def render_report(report: ReportData, texts: bool = True) -> str:
+def render_report(report: ReportData, texts: bool = True, browser: BrowserData | None = None) -> str:
     """Return the run's report as one HTML document; `texts=False` leaves out prompts, drafts and reasons."""
-    environment = Environment(
-        loader=PackageLoader("prefdistill.stages.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=lambda value: visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "percent": percent,
-        "percent_interval": percent_interval,
-        "number": number,
-        "signed": signed,
-        "seconds": _seconds,
-        "count": _count,
-        "measured": _measured,
-        "usd": _usd,
-        "whole": _whole,
-        "failures": _failures,
-        "swatch": render_swatch,
-    }
+    environment = page_environment()
+    environment.filters |= {"failures": _failures}
     page = environment.get_template("page.html.jinja").render(
         report=report,
         texts=texts,
+        browser=browser_parts(browser, texts),
         headline=headline(report),
         trust=trust(report),
         figures=figures(report),
         warnings=_warnings(report, texts),
         facts=_facts(report),
-        charts=[(chart, render_chart(chart)) for chart in _charts(report)],
+        charts=[(chart, render_chart(chart)) for chart in run_charts(report)],
         rounds=[_Row(each, find_result(each.evaluation), gate_pass_rate(each.evaluation)) for each in report.rounds],
         any_held_out=any(each.held_out_score is not None for each in report.rounds),
         any_gold=any(each.gold is not None for each in report.rounds),
@@ -148,49 +123,6 @@ def _warnings(report: ReportData, texts: bool) -> list[tuple[str, str]]:
         lines = (*round_warnings(result), *([phrase] if phrase is not None else []))
         found += [(f"round {result.round}", each) for each in lines]
     return found
-
-
-def _charts(report: ReportData) -> list[Chart]:
-    """Return the charts by round: scores (apart where a judge has its own scale), win rate, length."""
-    kept = float(report.best_round)
-    found = []
-    scores = [
-        _series(report, "judge" + (" (self-judged)" if report.self_judged else ""), JUDGE, lambda r: r.rubric_score),
-        _series(report, "held-out judge", HELD_OUT, lambda r: r.held_out_score),
-        _series(report, "gold", GOLD, lambda r: r.gold),
-    ]
-    teacher = next((r.teacher_rubric_score for r in report.rounds if r.teacher_rubric_score is not None), None)
-    for in_unit, title in ((True, "Score on validation drafts"), (False, "Score on the judge’s own scale")):
-        lines = tuple(each for each in scores if each.points and _in_unit(each) == in_unit)
-        references: tuple[Reference, ...] = ()
-        if teacher is not None and any(each.look == JUDGE for each in lines):
-            references = (Reference("teacher, by the judge", teacher, JUDGE),)
-        if lines:
-            limits = (0.0, 1.0) if in_unit else None
-            found.append(Chart(title, lines, number, _plain, references=references, kept=kept, limits=limits))
-    rates = tuple(
-        Point(each.round, result.win_rate, *result.interval)
-        for each in report.rounds
-        if (result := find_result(each.evaluation)) is not None and each.round > 0
-    )
-    if rates:
-        even = Reference("as good as the base", 0.5)
-        line = Series("win rate", rates, WIN_RATE)
-        title = "Win rate over the base, validation"
-        found.append(Chart(title, (line,), percent, _whole_percent, "round", (even,), kept, (0.0, 1.0)))
-    length = _series(report, "tokens a draft", JUDGE, lambda r: r.mean_tokens)
-    if length.points:
-        found.append(Chart("Mean length of validation drafts", (length,), _tenths, _plain, kept=kept, include=(0.0,)))
-    return found
-
-
-def _series(report: ReportData, name: str, look: int, read: Callable[[RoundResult], float | None]) -> Series:
-    points = ((each.round, read(each)) for each in report.rounds)
-    return Series(name, tuple(Point(x, y) for x, y in points if y is not None), look)
-
-
-def _in_unit(series: Series) -> bool:
-    return all(0.0 <= point.y <= 1.0 for point in series.points)
 
 
 def _kind_rows(report: ReportData, kind: str) -> list[_Row]:
@@ -299,48 +231,7 @@ def _without_tests(rubric: str) -> str:
     return re.sub(r"(?ms)^tests:.*?(?=^[^\s#-]|\Z)", "tests: …  # left out\n", rubric)
 
 
-def _seconds(value: float | None) -> str:
-    if value is None:
-        return "–"
-    if value >= 3600:
-        return f"{value / 3600:.1f} h"
-    return f"{value / 60:.1f} min" if value >= 120 else f"{value:.1f} s"
-
-
-def _count(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.3f}"
-
-
-def _measured(value: float | None) -> str:
-    """Return a diagnostic to four significant digits: they range from 1e-9 to thousands."""
-    return "–" if value is None else f"{value:.4g}".replace("-", "−")
-
-
-def _usd(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:,.2f}" if value >= 0.1 or value == 0 else f"{value:.2g}"
-
-
-def _whole(value: float | None) -> str:
-    return "–" if value is None else f"{value:,.0f}"
-
-
 def _failures(failures: Mapping[str, int]) -> list[str]:
     """Return what failed how often, the most frequent first; a judge's failures by their kind alone."""
     ordered = sorted(failures.items(), key=lambda each: -each[1])
     return [f"{count:,} {name.removeprefix('judge.').replace('.', ' ')}" for name, count in ordered]
-
-
-def _plain(value: float) -> str:
-    return f"{value:,.6g}".replace("-", "−")
-
-
-def _tenths(value: float) -> str:
-    return number(value, 1)
-
-
-def _whole_percent(value: float) -> str:
-    return f"{100 * value:.0f}{UNIT}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from prefdistill.metrics.best_of import best_of_kl
 from prefdistill.records import SCHEMA, EvaluationResult, RoundResult, Usage
 from prefdistill.stages.report.data import (
     Cost,
@@ -105,6 +106,8 @@ def _test(report: ReportData) -> dict[str, Any]:
         "prompts": report.prompts.get("test"),
         "judge": report.evaluation_judge,
         "self_judged": report.self_judged,
+        "best_of": report.best_of,
+        "best_of_kl": best_of_kl(report.best_of),
         **_against_base(against_base),
         "win_rate_over_teacher": against_teacher.win_rate if against_teacher else None,
         "win_rate_over_teacher_interval": against_teacher.interval if against_teacher else None,

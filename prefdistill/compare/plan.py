@@ -1,0 +1,195 @@
+"""What a comparison will run: one ordinary run for each arm and seed, in the order in which they need one another."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prefdistill.compare.arms import Arm, in_order, parse_arms, source_of
+from prefdistill.errors import RecipeError, RunError
+from prefdistill.recipe import Recipe, load_recipe
+from prefdistill.records import TrainResult
+from prefdistill.run import RunDirectory, read_json, write_json
+
+ALWAYS = ("loop.stop=never",)
+"""What every arm sets: each has all its rounds, and what the guard finds is reported."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of a comparison."""
+
+    arm: Arm
+    seed: int
+    folder: Path
+
+    @property
+    def run(self) -> RunDirectory:
+        """Its folder."""
+        return RunDirectory(self.folder)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A comparison as asked for."""
+
+    recipe: Path
+    overrides: tuple[str, ...]
+    """`key=value` for every arm."""
+    arms: tuple[Arm, ...]
+    """In the order in which they run; those that only another arm needs are among them."""
+    seeds: tuple[int, ...]
+    folder: Path
+    name: str = ""
+    """The recipe's name."""
+    base_recipe: Recipe = field(repr=False, default=None)  # type: ignore[assignment]
+    """The recipe with the overrides, before any arm."""
+
+    def of_seed(self, seed: int) -> list[Planned]:
+        """Return the runs of one seed, in their order."""
+        return [Planned(arm, seed, self.folder / arm.label / f"seed-{seed}") for arm in self.arms]
+
+    @property
+    def runs(self) -> list[Planned]:
+        """All runs, seed by seed."""
+        return [each for seed in self.seeds for each in self.of_seed(seed)]
+
+    @property
+    def pacesetter(self) -> Arm | None:
+        """The arm whose optimiser steps a round the others repeat; None where the recipe sets them, or none trains."""
+        if self.base_recipe.train.steps is not None:
+            return None
+        return next((arm for arm in self.arms if not arm.rests), None)
+
+    def recipe_of(self, planned: Planned, steps: Sequence[int] = ()) -> Recipe:
+        """Return the recipe of one run; `steps` are the pacesetter's, by round.
+
+        Raises:
+            RecipeError: an arm's keys do not fit the recipe.
+        """
+        arm, base = planned.arm, self.base_recipe
+        own = arm.to_overrides(base)
+        source = source_of(arm, self.arms)
+        if source is not None:
+            folder = self.folder / source.label / f"seed-{planned.seed}"
+            own.insert(0, f"loop.pairs_from={json.dumps(str(folder.resolve()))}")
+        wanted = base.train.steps or list(steps)
+        if wanted and not arm.rests and not any(each.startswith("train.steps=") for each in arm.overrides):
+            own.append(f"train.steps={json.dumps(wanted)}")
+        name = f"{self.name}-{arm.label}-seed-{planned.seed}"
+        try:
+            return load_recipe(
+                self.recipe, [*self.overrides, *ALWAYS, *own, f"seed={planned.seed}", f"name={json.dumps(name)}"]
+            )
+        except RecipeError as problem:
+            raise RecipeError(f"compare: arm {arm.label}: {problem}") from None
+
+
+def make_plan(
+    recipe: Path, overrides: Sequence[str], arms: Sequence[str], seeds: str, folder: Path | None = None
+) -> Plan:
+    """Read what a comparison is asked to compare, and check that every arm's recipe is valid.
+
+    Args:
+        recipe: the recipe's file.
+        overrides: `key=value` for every arm.
+        arms: as `parse_arms` reads them.
+        seeds: how many, counted up from the recipe's own, or the seeds themselves: `3`, or `1,2,5`.
+        folder: where everything goes; `runs/<recipe>-compare` by default.
+
+    Raises:
+        RecipeError: with what was found and what was expected.
+    """
+    base = load_recipe(recipe, overrides)
+    plan = Plan(
+        recipe=recipe,
+        overrides=tuple(overrides),
+        arms=in_order(parse_arms(arms)),
+        seeds=parse_seeds(seeds, base.seed),
+        folder=folder or Path("runs") / f"{base.name}-compare",
+        name=base.name,
+        base_recipe=base,
+    )
+    return plan
+
+
+def check_arms(plan: Plan) -> None:
+    """Load every arm's recipe once, so that a mistake in the last arm is found before the first one runs.
+
+    Raises:
+        RecipeError: an arm's keys do not fit the recipe.
+    """
+    for planned in plan.of_seed(plan.seeds[0]):
+        plan.recipe_of(planned)
+
+
+def parse_seeds(text: str, first: int) -> tuple[int, ...]:
+    """Return the seeds: as many as a single number says, counted up from `first`, or those that commas separate.
+
+    Raises:
+        RecipeError: neither.
+    """
+    try:
+        numbers = [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        numbers = []
+    if len(numbers) == 1 and "," not in text and numbers[0] >= 1:
+        return tuple(range(first, first + numbers[0]))
+    if len(numbers) < 1 or len(set(numbers)) != len(numbers) or min(numbers) < 0 or "," not in text:
+        raise RecipeError(f"--seeds: found `{text}`; expected how many (3), or the seeds themselves (1,2,5), each once")
+    return tuple(numbers)
+
+
+def steps_of(run: RunDirectory, rounds: int) -> list[int]:
+    """Return a finished run's optimiser steps by round."""
+    found = []
+    for number in range(1, rounds + 1):
+        path = run.round(number) / "5-policy" / "train.json"
+        if not path.is_file():
+            break
+        found.append(TrainResult.model_validate(read_json(path)).steps)
+    return found
+
+
+def claim_folder(plan: Plan, threads: int) -> dict[str, Any]:
+    """Note in the comparison's folder what it is made from, and return what was noted when it began.
+
+    Arms and seeds may be added later; the recipe's path may not change.
+
+    Raises:
+        RunError: the folder holds something else.
+    """
+    path = plan.folder / "comparison.json"
+    asked = {
+        "schema": 1,
+        "recipe": str(plan.recipe.resolve()),
+        "name": plan.name,
+        "overrides": list(plan.overrides),
+        "arms": [arm.written for arm in plan.arms],
+        "labels": [arm.label for arm in plan.arms],
+        "seeds": list(plan.seeds),
+    }
+    if path.exists():
+        before = read_json(path)
+        differing = [key for key in ("recipe", "overrides") if before.get(key) != asked[key]]
+        if differing:
+            shown = "; ".join(f"{key}: {before.get(key)!r} → {asked[key]!r}" for key in differing)
+            raise RunError(
+                f"{plan.folder}: holds another comparison ({shown}); give it a folder of its own with --run NAME, or "
+                "undo the change"
+            )
+        noted = {**before, **asked}
+    else:
+        others = [each.name for each in plan.folder.glob("*") if each.name != ".lock"] if plan.folder.exists() else []
+        if others:
+            raise RunError(
+                f"{plan.folder}: the folder is not empty and holds no comparison (no comparison.json); choose another "
+                "with --run"
+            )
+        noted = {**asked, "threads": threads, "cores": os.cpu_count()}
+    write_json(path, noted)
+    return noted

@@ -1,0 +1,103 @@
+"""How arms are written, and what they change."""
+
+import pytest
+
+from prefdistill.compare.arms import KINDS, Arm, in_order, parse_arms, source_of
+from prefdistill.errors import RecipeError
+from prefdistill.recipe import load_recipe
+
+
+def written(*texts):
+    return [arm.written for arm in parse_arms(texts)]
+
+
+def test_arms_are_separated_by_commas_or_given_one_by_one():
+    assert written("offline,online") == written("offline", "online") == ["offline", "online"]
+
+
+def test_keys_belong_to_the_arm_before_them():
+    first, second, third = parse_arms(["offline,prev=online,train.reference=previous,loop.rounds=2,best_of_n"])
+    assert first == Arm("offline", "offline")
+    assert second == Arm("prev", "online", ("train.reference=previous", "loop.rounds=2"))
+    assert third == Arm("best_of_n", "best_of_n")
+
+
+def test_commas_inside_brackets_and_quotes_do_not_separate():
+    (arm,) = parse_arms(["a=online,judge={use: checks, x: [1, 2]},name='a,b'"])
+    assert arm.overrides == ("judge={use: checks, x: [1, 2]}", "name='a,b'")
+
+
+def test_what_was_read_is_written_the_same():
+    for text in ("online", "a=online,train.beta=0.2", "off_policy,sample.drafts_from=x.jsonl"):
+        assert written(text) == [text]
+
+
+def test_the_base_is_always_there_and_no_arm():
+    assert written("base,online") == ["online"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("onlin", "unknown arm `onlin`; did you mean `online`"),
+        ("online,online", "two arms are called `online`"),
+        ("train.beta=1", "stands before any arm"),
+        ("base", "no arm to compare"),
+        ("", "no arm to compare"),
+        ("base,train.beta=1", "base takes no keys"),
+        ("a b=online", "no label"),
+        ("base=online", "no label"),
+        ("../up=online", "stands before any arm"),
+        ("a/b=online", "no label"),
+        ("off_policy", "needs sample.drafts_from"),
+    ],
+)
+def test_what_is_no_arm_is_said(text, said):
+    with pytest.raises(RecipeError, match=said):
+        parse_arms([text])
+
+
+def test_an_arm_that_works_on_another_comes_after_it():
+    arms = in_order(parse_arms(["shuffled_online,offline,online"]))
+    assert [arm.label for arm in arms] == ["offline", "online", "shuffled_online"]
+    assert source_of(arms[2], arms) == arms[1]
+    assert source_of(arms[0], arms) is None
+
+
+def test_an_arm_that_another_needs_is_added():
+    assert [arm.label for arm in in_order(parse_arms(["offline,shuffled_online"]))] == [
+        "online",
+        "offline",
+        "shuffled_online",
+    ]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("off_policy", "shuffled_online")])
+def test_every_kind_is_a_valid_recipe(kind, tiny_recipe):
+    base = load_recipe(tiny_recipe)
+    recipe = load_recipe(tiny_recipe, Arm(kind, kind).to_overrides(base))
+    assert recipe.loop.mode == ("offline" if kind == "offline" else "online")
+    assert recipe.pair.labels == ("random" if kind == "random_labels" else "judged")
+    assert (recipe.loop.rounds, recipe.evaluate.best_of) == ((0, 3) if kind == "best_of_n" else (2, 1))
+    assert recipe.train.trainer._use == ("sft" if kind == "outputs" else "dpo")
+
+
+def test_the_trainer_of_answers_takes_over_the_batch_and_the_adapter(tiny_recipe):
+    own = ["train.batch_size=8", "train.lora={r: 4, alpha: 8}", "train.epochs=3", "train.mix_past.share=0.1"]
+    base = load_recipe(tiny_recipe, own)
+    train = load_recipe(tiny_recipe, Arm("outputs", "outputs").to_overrides(base)).train
+    assert (train.trainer.batch_size, train.trainer.lora.r, train.trainer.epochs) == (8, 4, 3)
+    assert train.mix_past == base.train.mix_past
+
+
+def test_answers_need_a_teacher(tiny_recipe):
+    base = load_recipe(tiny_recipe, ["teacher=null", "evaluate.baselines=[base]"])
+    with pytest.raises(RecipeError, match="has no `teacher`"):
+        Arm("outputs", "outputs").to_overrides(base)
+
+
+def test_the_help_explains_every_arm():
+    from prefdistill.cli import compare
+
+    for name, kind in KINDS.items():
+        assert f"- `{name}`: {kind.what}" in compare.__doc__

@@ -1,0 +1,94 @@
+"""What a comparison will run, and what its folder remembers."""
+
+import json
+
+import pytest
+
+from prefdistill.compare.plan import check_arms, claim_folder, make_plan, parse_seeds
+from prefdistill.errors import RecipeError, RunError
+
+
+def plan_of(recipe, arms="offline,online", seeds="2", folder=None, overrides=()):
+    return make_plan(recipe, overrides, [arms], seeds, folder)
+
+
+@pytest.mark.parametrize(("text", "seeds"), [("3", (7, 8, 9)), ("1", (7,)), ("1,2,5", (1, 2, 5)), ("4,", (4,))])
+def test_seeds(text, seeds):
+    assert parse_seeds(text, 7) == seeds
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "x", "1,1", "1,-2", "2.5"])
+def test_what_is_no_seeds(text):
+    with pytest.raises(RecipeError, match="--seeds"):
+        parse_seeds(text, 7)
+
+
+def test_every_arm_has_a_run_a_seed_in_a_folder_of_its_own(tiny_recipe, tmp_path):
+    plan = plan_of(tiny_recipe, folder=tmp_path / "c")
+    assert [str(each.folder.relative_to(tmp_path / "c")) for each in plan.runs] == [
+        "offline/seed-3",
+        "online/seed-3",
+        "offline/seed-4",
+        "online/seed-4",
+    ]
+    recipes = [plan.recipe_of(each) for each in plan.runs]
+    assert [each.loop.mode for each in recipes] == ["offline", "online"] * 2
+    assert [each.seed for each in recipes] == [3, 3, 4, 4]
+    assert {each.loop.stop for each in recipes} == {"never"}
+    assert {each.train.steps for each in recipes} == {None}
+
+
+def test_other_arms_take_the_steps_of_the_first_that_trains(tiny_recipe):
+    plan = plan_of(tiny_recipe, "best_of_n,offline,online,own=online,train.steps=3,outputs")
+    assert plan.pacesetter is not None and plan.pacesetter.label == "offline"
+    steps = {each.arm.label: plan.recipe_of(each, [4, 5]).train.steps for each in plan.of_seed(3)}
+    assert steps == {"offline": (4, 5), "online": (4, 5), "own": 3, "outputs": (4, 5), "best_of_n": None}
+
+
+def test_steps_of_the_recipe_hold_for_every_arm(tiny_recipe):
+    plan = plan_of(tiny_recipe, "online,outputs", overrides=["train.steps=6"])
+    assert plan.pacesetter is None
+    assert [plan.recipe_of(each).train.steps for each in plan.of_seed(3)] == [6, 6]
+
+
+def test_shuffled_online_trains_on_the_online_run_of_its_seed(tiny_recipe, tmp_path):
+    plan = plan_of(tiny_recipe, "online,shuffled_online", folder=tmp_path / "c")
+    shuffled = plan.recipe_of(plan.of_seed(4)[1])
+    assert shuffled.loop.pairs_from == tmp_path / "c" / "online" / "seed-4"
+
+
+def test_a_mistake_in_an_arm_names_the_arm(tiny_recipe):
+    plan = plan_of(tiny_recipe, "offline,odd=online,train.betta=1")
+    with pytest.raises(RecipeError, match=r"arm odd: .*betta.*did you mean `beta`"):
+        plan.recipe_of(plan.of_seed(3)[1])
+
+
+def test_the_folder_goes_on_and_takes_further_arms_and_seeds(tiny_recipe, tmp_path):
+    first = claim_folder(plan_of(tiny_recipe, folder=tmp_path / "c"), threads=1)
+    again = claim_folder(plan_of(tiny_recipe, "offline,online,random_labels", "3", tmp_path / "c"), threads=2)
+    assert (first["threads"], again["threads"]) == (1, 1)
+    assert again["arms"] == ["offline", "online", "random_labels"]
+    assert json.loads((tmp_path / "c" / "comparison.json").read_text())["seeds"] == [3, 4, 5]
+
+
+def test_a_folder_with_another_comparison_is_refused(tiny_recipe, tmp_path):
+    claim_folder(plan_of(tiny_recipe, folder=tmp_path / "c"), threads=1)
+    with pytest.raises(RunError, match=r"holds another comparison \(overrides: .*loop.rounds=1"):
+        claim_folder(plan_of(tiny_recipe, folder=tmp_path / "c", overrides=["loop.rounds=1"]), threads=1)
+
+
+def test_a_folder_with_something_else_is_refused(tiny_recipe, tmp_path):
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "letter.txt").write_text("mine")
+    with pytest.raises(RunError, match="not empty and holds no comparison"):
+        claim_folder(plan_of(tiny_recipe, folder=tmp_path / "c"), threads=1)
+
+
+def test_the_arms_of_the_study_are_valid():
+    from tests.benchmarks.study import ARMS, HALVES, ROOT
+
+    for overrides in HALVES.values():
+        plan = plan_of(ROOT / "recipes" / "study.yaml", ARMS, "5", overrides=overrides)
+        check_arms(plan)
+        assert len(plan.runs) == 30
+        assert ARMS in (ROOT / "recipes" / "study.yaml").read_text()

@@ -1,0 +1,204 @@
+"""Arms are run fairly: shared where they are equal, in equal steps, and gone on with after a kill."""
+
+import json
+import os
+import signal
+import time
+
+import pytest
+
+from prefdistill.compare.plan import claim_folder, make_plan
+from prefdistill.compare.running import Event, _within_budget, mark_of, run_plan
+from prefdistill.errors import TrainError
+from prefdistill.recipe import load_recipe
+from prefdistill.records import Draft, PreferencePair
+from prefdistill.run import Fingerprints, RunDirectory, read_json
+from tests.commands import start_command
+
+SMALL = ("loop.prompts_per_round=8", "prompts.validation_limit=4", "prompts.test_limit=4", "train.batch_size=4")
+
+
+def plan_of(recipe, arms, folder, seeds="1", overrides=()):
+    plan = make_plan(recipe, [*SMALL, *overrides], [arms], seeds, folder)
+    claim_folder(plan, 1)
+    return plan
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """Four arms of one seed, two rounds each, and what was told while they ran."""
+    from tests.conftest import ROOT, TINY
+
+    folder = tmp_path_factory.mktemp("compared")
+    recipe = folder / "tiny.yaml"
+    recipe.write_text(TINY.format(root=ROOT, cache=folder / "cache"))
+    told: list[Event] = []
+    plan = plan_of(recipe, "online,shuffled_online,offline,last=online,loop.keep=last", folder / "c")
+    runs = run_plan(plan, 1, 1, told.append)
+    return plan, {each.label: each for each in runs}, told
+
+
+def policy(plan, label, number):
+    return (
+        plan.folder / label / "seed-3" / f"round-{number:02d}" / "5-policy" / "adapter_model.safetensors"
+    ).read_bytes()
+
+
+def pairs(plan, label, number):
+    run = RunDirectory(plan.folder / label / "seed-3")
+    return run.rows(run.round(number), "4-pairs.jsonl", PreferencePair).read()
+
+
+def test_all_runs_are_finished(compared):
+    _, runs, told = compared
+    assert all(not each.failed and each.run is not None for each in runs.values())
+    assert [event.label for event in told if event.kind == "done"] == ["online", "offline", "last", "shuffled_online"]
+
+
+def test_the_first_round_is_the_same_for_arms_that_begin_alike(compared):
+    plan, _, _ = compared
+    assert pairs(plan, "online", 1) == pairs(plan, "offline", 1)
+    assert policy(plan, "online", 1) == policy(plan, "offline", 1)
+    assert policy(plan, "online", 2) != policy(plan, "offline", 2)
+
+
+def test_the_base_is_drafted_and_judged_once(compared):
+    plan, runs, _ = compared
+    files = ["base-test-drafts.jsonl", "base-validation-held-out.jsonl", "teacher-test-gold.jsonl"]
+    for name in files:
+        assert len({(plan.folder / label / "seed-3" / "baselines" / name).read_bytes() for label in runs}) == 1
+
+
+def test_every_arm_has_as_many_steps_in_each_round(compared):
+    _, runs, _ = compared
+    steps = {tuple(each.train.steps for each in run.run.rounds[1:]) for run in runs.values()}
+    assert len(steps) == 1
+
+
+def test_the_shuffled_arm_trains_on_the_same_pairs_in_other_rounds(compared):
+    plan, _, _ = compared
+    first = {key for number in (1, 2) for key in pairs(plan, "online", number)}
+    shuffled = [set(pairs(plan, "shuffled_online", number)) for number in (1, 2)]
+    assert shuffled[0] | shuffled[1] == first
+    assert not shuffled[0] & shuffled[1]
+    assert abs(len(shuffled[0]) - len(shuffled[1])) <= 1
+    assert shuffled[0] != set(pairs(plan, "online", 1))
+    rounds = {each.round for number in (1, 2) for each in pairs(plan, "shuffled_online", number).values()}
+    assert rounds == {1, 2}
+
+
+def test_shuffled_drafts_name_the_policy_of_the_run_that_wrote_them(compared):
+    plan, _, _ = compared
+    run = RunDirectory(plan.folder / "shuffled_online" / "seed-3")
+    drafts = [
+        each for number in (1, 2) for each in run.rows(run.round(number), "1-drafts.jsonl", Draft).read().values()
+    ]
+    adapters = {each.policy.adapter for each in drafts}
+    assert None in adapters and len(adapters) == 2
+    (other,) = adapters - {None}
+    assert (run.path / other / "adapter_model.safetensors").is_file()
+    assert "online" in other
+
+
+def test_the_last_round_is_kept_where_that_is_asked_for(compared):
+    _, runs, _ = compared
+    assert runs["last"].run.kept == 2
+
+
+def test_what_is_finished_is_not_opened_again(compared):
+    plan, runs, _ = compared
+    before = {label: each.run.directory.result.stat().st_mtime_ns for label, each in runs.items()}
+    told: list[Event] = []
+    run_plan(plan, 1, 1, told.append)
+    assert {event.kind for event in told} == {"kept"}
+    assert before == {label: each.run.directory.result.stat().st_mtime_ns for label, each in runs.items()}
+
+
+def test_a_changed_prompts_file_is_not_taken_for_the_same(tmp_path, tiny_recipe):
+    prompts = tmp_path / "p.jsonl"
+    rows = [json.dumps({"prompt": f"Note {number}"}) for number in range(40)]
+    prompts.write_text("\n".join(rows))
+    overrides = [f"prompts={{path: {prompts}}}"]
+    before = mark_of(load_recipe(tiny_recipe, overrides))
+    prompts.write_text("\n".join([*rows, json.dumps({"prompt": "One more"})]))
+    assert mark_of(load_recipe(tiny_recipe, overrides)) != before
+
+
+def test_a_failed_arm_is_said_and_the_others_go_on(tiny_recipe, tmp_path, monkeypatch):
+    import prefdistill.compare.running as running
+
+    real = running.run_recipe
+
+    def fails(recipe, folder, *rest, **more):
+        if "offline" in str(folder):
+            raise TrainError("no memory left")
+        return real(recipe, folder, *rest, **more)
+
+    monkeypatch.setattr(running, "run_recipe", fails)
+    plan = plan_of(tiny_recipe, "best_of_n,offline", tmp_path / "c")
+    found = {each.label: each for each in run_plan(plan, 1, 1, lambda event: None)}
+    assert found["offline"].failed == "no memory left"
+    assert found["offline"].run is None
+    assert found["best_of_n"].run is not None
+
+
+def test_an_arm_whose_source_failed_is_not_run(tiny_recipe, tmp_path, monkeypatch):
+    import prefdistill.compare.running as running
+
+    def fails(*rest, **more):
+        raise TrainError("no memory left")
+
+    monkeypatch.setattr(running, "run_recipe", fails)
+    plan = plan_of(tiny_recipe, "online,shuffled_online", tmp_path / "c")
+    found = {each.label: each.failed for each in run_plan(plan, 1, 1, lambda event: None)}
+    assert found["online"] == "no memory left"
+    assert found["shuffled_online"] == "not run, because it needs online of this seed, which failed"
+
+
+def test_the_budget_is_that_of_all_runs_together(tiny_recipe, tmp_path):
+    plan = plan_of(tiny_recipe, "online,offline", tmp_path / "c", overrides=["budget={calls: 10}"])
+    first, second = plan.of_seed(3)
+    first.folder.mkdir(parents=True)
+    (first.folder / "spending.jsonl").write_text(
+        json.dumps({"id": "a", "state": "settled", "usage": {"calls": 4, "prompt_tokens": 9}}) + "\n"
+    )
+    assert _within_budget(plan, second, plan.recipe_of(second)).budget.calls == 6
+    assert _within_budget(plan, first, plan.recipe_of(first)).budget.calls == 10
+
+
+@pytest.mark.slow
+def test_a_killed_comparison_ends_with_the_same_table(tiny_recipe, tmp_path):
+    command = ["compare", tiny_recipe, *SMALL, "--arms", "offline,online", "--seeds", "2"]
+    whole = start_command([*command, "--run", tmp_path / "whole"], tmp_path, output=tmp_path / "whole-said")
+    whole.join(300)
+    assert whole.exitcode == 0, (tmp_path / "whole-said.err").read_text()
+    for number, seconds in enumerate((4, 7, 10, 13, 16)):
+        process = start_command([*command, "--run", tmp_path / "killed"], tmp_path, output=tmp_path / f"{number}-said")
+        time.sleep(seconds)
+        if process.exitcode is None:
+            os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        time.sleep(1)  # its children see that it is gone
+    last = start_command([*command, "--run", tmp_path / "killed"], tmp_path, output=tmp_path / "last-said")
+    last.join(300)
+    assert last.exitcode == 0, (tmp_path / "last-said.err").read_text()
+    for name in ("arms", "against"):
+        whole_table, killed_table = (
+            (tmp_path / each / "tables" / f"{name}.csv").read_text() for each in ("whole", "killed")
+        )
+        assert _without_seconds(whole_table) == _without_seconds(killed_table)
+
+
+def _without_seconds(text):
+    import csv
+
+    rows = list(csv.reader(text.splitlines()))
+    kept = [place for place, name in enumerate(rows[0]) if "time" not in name.lower() and "second" not in name.lower()]
+    return [[row[place] for place in kept] for row in rows]
+
+
+def test_marks_are_written_by_the_parent_alone(compared):
+    plan, _, _ = compared
+    entries = Fingerprints(plan.folder).entries
+    assert set(entries) == {f"{arm.label}/seed-3" for arm in plan.arms}
+    assert read_json(plan.folder / "comparison.json")["threads"] == 1
