@@ -130,6 +130,7 @@ OTHER_IDS = ("mail-0", "mail-1", "own-1", "own-2", "own-3")
 OFFLINE = ["loop.mode=offline", "loop.rounds=1"]
 
 
+@pytest.mark.slow
 def test_prompts_of_other_tasks_and_own_prompts_of_the_same_id_are_forgotten_one_by_one(tmp_path):
     with Loopback(quoting) as server:
         recipe = with_other_tasks(tmp_path, server.url)

@@ -110,6 +110,7 @@ def test_a_remedied_run_that_is_run_again_trains_nothing(recipe, remedied, tmp_p
     assert adapter(run, 1) == adapter(remedied, 1)
 
 
+@pytest.mark.slow
 def test_a_run_that_went_on_is_remedied_later_and_goes_on_again(recipe, stopped, tmp_path):
     """Rounds that stood on the condemned training go with it, whether the run ends in between or not."""
     run = shutil.copytree(stopped, tmp_path / "run")

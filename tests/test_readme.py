@@ -63,7 +63,7 @@ def needs_a_run(command):
 @pytest.mark.parametrize(
     "command",
     [
-        pytest.param(each, marks=[pytest.mark.slow] if re.search("redo-from|retrain|merged", each) else [])
+        pytest.param(each, marks=[pytest.mark.slow] if re.search("redo-from|retrain|export", each) else [])
         for each in COMMANDS
         if each.startswith("prefdistill") and needs_a_run(each)
     ],

@@ -11,7 +11,7 @@ from prefdistill.compare.analysis import analyse
 from prefdistill.compare.data import ArmRun
 from prefdistill.compare.plan import Plan, check_arms, claim_folder, make_plan
 from prefdistill.compare.reading import read_runs
-from prefdistill.compare.running import cores, default_jobs, run_plan
+from prefdistill.compare.running import cores, default_jobs, default_threads, run_plan
 from prefdistill.compare.showing import ComparisonDisplay, show_comparison
 from prefdistill.compare.writing import write_comparison
 from prefdistill.errors import RecipeError, RunError
@@ -47,7 +47,7 @@ def compare_recipe(
         )
     with RunDirectory(plan.folder).locked():
         at_once = jobs or default_jobs(plan, cores())
-        noted = claim_folder(plan, max(1, cores() // at_once))
+        noted = claim_folder(plan, default_threads(at_once))
         console.print(_begun(plan, at_once), markup=False, soft_wrap=True)
         with ComparisonDisplay(plan, console) as display:
             arm_runs = run_plan(plan, at_once, int(noted["threads"]), display.tell, texts)

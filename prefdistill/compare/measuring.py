@@ -31,7 +31,7 @@ from prefdistill.metrics.crossed import crossed_mean
 from prefdistill.metrics.intervals import LEVEL
 from prefdistill.metrics.length_control import length_controlled_interval, length_controlled_rate
 from prefdistill.metrics.power import POWER, prompts_needed, smallest_effect
-from prefdistill.metrics.rates import GapRecovered, gap_recovered
+from prefdistill.metrics.rates import GapRecovered, gap_recovered_over_seeds
 from prefdistill.metrics.significance import PERMUTATIONS, holm, permutation_test, sign_test
 from prefdistill.records import seed_of
 
@@ -118,20 +118,7 @@ def estimate(values: Array | None) -> Estimate | None:
     if values is None or not np.isfinite(values).all(axis=0).any():
         return None
     found = crossed_mean(values)
-    return Estimate(
-        found.value, found.interval, found.by_seed, found.prompts, found.p, found.df, _seed_variance(values)
-    )
-
-
-def _seed_variance(values: Array) -> float:
-    """Return the part of the mean's variance that is the seeds' own, as `crossed_mean` counts it."""
-    table = values[:, np.isfinite(values).all(axis=0)]
-    seeds, prompts = table.shape
-    if seeds < 2 or prompts < 2:
-        return 0.0
-    rest = table - table.mean(axis=1, keepdims=True) - table.mean(axis=0, keepdims=True) + table.mean()
-    spread = prompts * table.mean(axis=1).var(ddof=1) - (rest**2).sum() / ((seeds - 1) * (prompts - 1))
-    return max(0.0, float(spread)) / (seeds * prompts)
+    return Estimate(found.value, found.interval, found.by_seed, found.prompts, found.p, found.df, found.seed_variance)
 
 
 def _rate(credit: Array | None) -> Estimate | None:
@@ -306,14 +293,11 @@ def _corrected(rows: Sequence[Versus]) -> list[Versus]:
 
 
 def _gap(columns: Columns) -> GapRecovered | None:
-    """Return how much of the base's distance to the teacher was closed, seeds averaged; None without a teacher."""
-    sides = [columns.of(f"{writer}/score") for writer in ("base", "policy", "teacher")]
-    if any(each is None for each in sides):
-        return None
-    table: Any = np.stack([each for each in sides if each is not None])
-    known = np.isfinite(table).all(axis=(0, 1))
-    before, after, top = table[:, :, known].mean(axis=1).tolist()
-    return gap_recovered(before, after, top, seed_of("compare", "gap"))
+    """Return how much of the base's distance to the teacher was closed, over prompts and seeds; None without a teacher."""
+    base, policy, teacher = (columns.of(f"{writer}/score") for writer in ("base", "policy", "teacher"))
+    return (
+        None if base is None or policy is None or teacher is None else gap_recovered_over_seeds(base, policy, teacher)
+    )
 
 
 def to_json(figures: Figures) -> Mapping[str, Any]:

@@ -288,6 +288,12 @@ def _end_with_parent(leash: Connection) -> None:
     os._exit(1)
 
 
+def default_threads(jobs: int) -> int:
+    """Return torch's threads in each of `jobs` processes: what OMP_NUM_THREADS says, else the cores shared out."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdigit() and int(asked) > 0 else max(1, cores() // jobs)
+
+
 def cores() -> int:
     """Return how many cores this process may use."""
     affinity: Any = getattr(os, "sched_getaffinity", None)

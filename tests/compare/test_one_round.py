@@ -30,6 +30,7 @@ def rows(path):
     return [{k: v for k, v in json.loads(line).items() if k not in COSTS} for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_every_row_that_was_written_is_the_same(runs):
     online, offline = runs
     names = {path.relative_to(online) for path in online.rglob("*.jsonl") if path.name != "spending.jsonl"}
@@ -40,6 +41,7 @@ def test_every_row_that_was_written_is_the_same(runs):
         assert rows(online / name) == rows(offline / name), name
 
 
+@pytest.mark.slow
 def test_the_policies_are_the_same_bytes(runs):
     online, offline = runs
     for place in ("round-01/5-policy", "policy"):
@@ -48,6 +50,7 @@ def test_the_policies_are_the_same_bytes(runs):
         assert len(one) > 1000
 
 
+@pytest.mark.slow
 def test_the_test_scores_and_all_figures_of_the_round_are_the_same(runs):
     one, other = (read_finished(run) for run in runs)
     assert (one.kept, other.kept) == (1, 1), "the trained policy is what was measured"
@@ -75,6 +78,7 @@ def test_the_test_scores_and_all_figures_of_the_round_are_the_same(runs):
         assert all(isinstance(each, DraftScore) for each in mine.scores["gold"].values())
 
 
+@pytest.mark.slow
 def test_they_are_two_runs_of_two_modes(runs):
     modes = [read_finished(run).result["mode"] for run in runs]
     assert modes == ["online", "offline"]

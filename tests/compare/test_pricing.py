@@ -212,6 +212,7 @@ def paid(tmp_path_factory):
         return SimpleNamespace(before=before, after=price_plan(plan), served=len(server.served), plan=plan)
 
 
+@pytest.mark.slow
 def test_a_run_of_the_recipe_tells_too_where_it_measured_alike(paid, tmp_path, monkeypatch):
     """It stands under ./runs by the recipe's name; one that was measured otherwise says nothing."""
     run = paid.plan.of_seed(3)[1]
@@ -225,6 +226,7 @@ def test_a_run_of_the_recipe_tells_too_where_it_measured_alike(paid, tmp_path, m
     assert spread_before(make_plan(paid.plan.recipe, other, ["offline"], "1")) is None
 
 
+@pytest.mark.slow
 def test_the_price_is_what_a_comparison_asks(paid):
     """Upper by the drafts that are equal; far under what the arms would ask one by one."""
     expected, alone = paid.before.total.calls, sum(arm.whole.calls for arm in paid.before.arms)
@@ -232,6 +234,7 @@ def test_the_price_is_what_a_comparison_asks(paid):
     assert alone > 1.3 * expected
 
 
+@pytest.mark.slow
 def test_a_finished_comparison_owes_nothing_and_tells_how_differences_vary(paid):
     assert paid.after.total.calls == 0
     assert paid.after.done_calls > 0

@@ -1,18 +1,25 @@
 """Arms are run fairly: shared where they are equal, in equal steps, and gone on with after a kill."""
 
+import io
 import json
 import os
+import re
+import shlex
+import shutil
 import signal
 import time
 
 import pytest
+from rich.console import Console
 
+from prefdistill.compare.command import compare_recipe
 from prefdistill.compare.plan import claim_folder, make_plan
 from prefdistill.compare.running import Event, _within_budget, mark_of, run_plan
 from prefdistill.errors import TrainError
 from prefdistill.recipe import load_recipe
 from prefdistill.records import Draft, PreferencePair
 from prefdistill.run import Fingerprints, RunDirectory, read_json
+from tests.browser_data import inflated
 from tests.commands import start_command
 
 SMALL = ("loop.prompts_per_round=8", "prompts.validation_limit=4", "prompts.test_limit=4", "train.batch_size=4")
@@ -32,10 +39,11 @@ def compared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compared")
     recipe = folder / "tiny.yaml"
     recipe.write_text(TINY.format(root=ROOT, cache=folder / "cache"))
-    told: list[Event] = []
-    plan = plan_of(recipe, "online,shuffled_online,offline,last=online,loop.keep=last", folder / "c")
-    runs = run_plan(plan, 1, 1, told.append)
-    return plan, {each.label: each for each in runs}, told
+    arms, printed = "online,shuffled_online,offline,loop.keep=last", io.StringIO()
+    compare_recipe(recipe, SMALL, [arms], "1", folder / "c", 1, True, Console(file=printed, width=120))
+    plan = plan_of(recipe, arms, folder / "c")
+    runs = run_plan(plan, 1, 1, lambda event: None)  # all are there by now
+    return plan, {each.label: each for each in runs}, printed.getvalue()
 
 
 def policy(plan, label, number):
@@ -50,9 +58,11 @@ def pairs(plan, label, number):
 
 
 def test_all_runs_are_finished(compared):
-    _, runs, told = compared
+    plan, runs, printed = compared
     assert all(not each.failed and each.run is not None for each in runs.values())
-    assert [event.label for event in told if event.kind == "done"] == ["online", "offline", "last", "shuffled_online"]
+    assert re.findall(r"(\w+), seed 3: done", printed) == ["online", "offline", "shuffled_online"]
+    for name in ("report.html", "report.md", "tables/arms.csv", "tables/pairs.csv"):
+        assert (plan.folder / name).stat().st_size > 100, name
 
 
 def test_the_first_round_is_the_same_for_arms_that_begin_alike(compared):
@@ -102,7 +112,7 @@ def test_shuffled_drafts_name_the_policy_of_the_run_that_wrote_them(compared):
 
 def test_the_last_round_is_kept_where_that_is_asked_for(compared):
     _, runs, _ = compared
-    assert runs["last"].run.kept == 2
+    assert runs["offline"].run.kept == 2
 
 
 def test_what_is_finished_is_not_opened_again(compared):
@@ -182,7 +192,7 @@ def test_a_killed_comparison_ends_with_the_same_table(tiny_recipe, tmp_path):
     last = start_command([*command, "--run", tmp_path / "killed"], tmp_path, output=tmp_path / "last-said")
     last.join(300)
     assert last.exitcode == 0, (tmp_path / "last-said.err").read_text()
-    for name in ("arms", "against"):
+    for name in ("arms", "pairs", "rounds"):
         whole_table, killed_table = (
             (tmp_path / each / "tables" / f"{name}.csv").read_text() for each in ("whole", "killed")
         )
@@ -195,6 +205,47 @@ def _without_seconds(text):
     rows = list(csv.reader(text.splitlines()))
     kept = [place for place, name in enumerate(rows[0]) if "time" not in name.lower() and "second" not in name.lower()]
     return [[row[place] for place in kept] for row in rows]
+
+
+def test_the_status_of_a_comparison(compared, prefdistill):
+    plan, _, _ = compared
+    done = prefdistill("status", plan.folder)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"shuffled_online +done", done.stdout)
+    assert "go on with" not in done.stdout
+    found = json.loads(prefdistill("status", plan.folder, "--json").stdout)
+    assert found["finished"] and found["runs"]["offline"] == {"3": "done"}
+    assert shlex.split(found["command"])[:2] == ["prefdistill", "compare"]
+
+
+def test_a_prompt_is_forgotten_in_every_run_and_in_the_comparisons_report(compared, prefdistill, tmp_path):
+    plan, runs, _ = compared
+    folder = tmp_path / "c"
+    shutil.copytree(plan.folder, folder)
+    prompt = next(iter(runs["online"].run.test["base"].drafts))
+    text = json.dumps(runs["online"].run.prompts[prompt].text, ensure_ascii=False)[1:-1].encode()
+    holders = [path for path in folder.rglob("prompts.jsonl") if text in path.read_bytes()]
+    assert len(holders) == 3
+    assert text in inflated((folder / "report.html").read_bytes())
+    done = prefdistill("forget", prompt, "--run", folder, "--yes")
+    assert done.returncode == 0, done.stderr
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            assert text not in path.read_bytes(), path
+    reports = list(folder.rglob("report.html"))
+    assert len(reports) == 4
+    for path in reports:
+        assert text not in inflated(path.read_bytes()), path
+
+
+def test_forgetting_in_one_run_says_that_the_others_hold_it_too(compared, prefdistill, tmp_path):
+    plan, runs, _ = compared
+    folder = tmp_path / "c"
+    shutil.copytree(plan.folder, folder)
+    prompt = next(iter(runs["online"].run.test["base"].drafts))
+    done = prefdistill("forget", prompt, "--run", folder / "online" / "seed-3", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "the comparison's 2 other runs hold the prompt too" in done.stdout
 
 
 def test_marks_are_written_by_the_parent_alone(compared):

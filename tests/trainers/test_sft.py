@@ -237,6 +237,7 @@ def test_a_killed_training_goes_on_and_ends_in_the_same_bytes(folder, base, tmp_
     )
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_does(folder, base, tmp_path):
     many = train(folder, tmp_path, base, launch={"processes": 2})
     one = train(folder, tmp_path, base, "round-02")
