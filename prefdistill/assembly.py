@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 PACKAGES = ("prefdistill", "torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "openai", "accelerate")
 
 
+BEFORE = (".lock", "forgotten.jsonl")
+"""What a run folder may hold before its first run: a comparison notes there what was forgotten in its other runs."""
+
+
 @dataclass
 class Workshop:
     """Everything a round works with."""
@@ -381,7 +385,7 @@ def _cache(recipe: Recipe) -> str | Path:
 def _compare_with_run(recipe: Recipe, run: RunDirectory) -> list[str]:
     """Return how the recipe differs from the run's own, operational keys left out."""
     if not run.manifest.exists():
-        if run.path.exists() and any(child.name != ".lock" for child in run.path.iterdir()):
+        if run.path.exists() and any(child.name not in BEFORE for child in run.path.iterdir()):
             raise RunError(
                 f"{run.path}: the folder is not empty and holds no run (no manifest.json); choose another with --run"
             )

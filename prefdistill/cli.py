@@ -366,7 +366,13 @@ def report(
 
 
 def run_folder(name: str) -> Path:
-    """Return the folder of a run given as a path, or as a name under ./runs."""
+    """Return the folder of a run given as a path, or as a name under ./runs.
+
+    Raises:
+        RunError: it is the name of a file here.
+    """
+    if Path(name).is_file():
+        raise RunError(f"{name}: is a file; expected a run folder: a path, or a name under ./runs")
     return Path(name) if "/" in name or name.startswith(".") else Path("runs") / name
 
 

@@ -117,7 +117,7 @@ def _result(report: ComparisonReport, figures: Figures) -> dict[str, Any]:
 
 def _claims(report: ComparisonReport, figures: Figures) -> list[dict[str, Any]]:
     """Return which differences are clear: empty where nothing may be claimed."""
-    if report.headline.startswith("No verdict") or figures.prompts < FEWEST_PROMPTS:
+    if report.headline.startswith("No verdict") or figures.known < FEWEST_PROMPTS:
         return []
     rows = [*figures.pairs, *(arm.base for arm in figures.arms)]
     return [

@@ -50,6 +50,14 @@ def _outputs(recipe: Recipe) -> list[str]:
     ]
 
 
+OF_THE_COMPARISON = {
+    "seed": "--seeds gives every arm the same",
+    "name": "the label is the name",
+    "loop.pairs_from": "shuffled_online takes them from the online arm",
+}
+"""Keys that no arm may set, and why."""
+
+
 @dataclass(frozen=True)
 class Kind:
     """A sort of arm."""
@@ -144,6 +152,11 @@ def _checked(arms: list[Arm]) -> tuple[Arm, ...]:
             raise RecipeError(
                 f"--arms: `{arm.label}` is no label: expected letters, digits, dot, dash and underscore, and not `{BASE}`"
             )
+        own = next((each.split("=")[0] for each in arm.overrides if each.split("=")[0] in OF_THE_COMPARISON), None)
+        if own is not None:
+            raise RecipeError(
+                f"--arms: {arm.label}: {own} is set by the comparison; take it out ({OF_THE_COMPARISON[own]})"
+            )
         need = KINDS[arm.kind].needs
         if need and not any(each.startswith(f"{need}=") for each in arm.overrides):
             raise RecipeError(f"--arms: {arm.kind} needs {need}; write {arm.kind},{need}=FILE")
@@ -167,14 +180,17 @@ def in_order(arms: Sequence[Arm]) -> tuple[Arm, ...]:
     for arm in arms:
         need = KINDS[arm.kind].after
         if need and not any(each.kind == need for each in wanted):
-            wanted.insert(0, Arm(need, need))
+            wanted.append(Arm(need, need))
     return tuple(sorted(wanted, key=lambda arm: (bool(KINDS[arm.kind].after), not KINDS[arm.kind].trains)))
 
 
 def source_of(arm: Arm, arms: Sequence[Arm]) -> Arm | None:
-    """Return the arm on whose run this one works, None where it stands alone."""
+    """Return the arm on whose run this one works, None where it stands alone: the one that is most like it."""
     need = KINDS[arm.kind].after
-    return next((each for each in arms if each.kind == need), None) if need else None
+    there = [each for each in arms if need and each.kind == need]
+    alike = [each for each in there if set(each.overrides) == set(arm.overrides)]
+    plain = [each for each in there if not each.overrides]
+    return next(iter([*alike, *plain, *there]), None)
 
 
 def _split(text: str) -> Iterator[str]:

@@ -187,7 +187,8 @@ def about_rounds(layout: Layout) -> list[Note]:
         prompt_id for _, run in layout.runs for prompt_id in _forgotten(run) if run.loaded[prompt_id].split == "test"
     }
     if forgotten:
-        text = f"{len(forgotten)} test prompts were forgotten on request; they are left out for every arm"
+        many = "1 test prompt was" if len(forgotten) == 1 else f"{len(forgotten)} test prompts were"
+        text = f"{many} forgotten on request, and left out for every arm"
         notes.append(Note("info", text))
     return notes
 
@@ -214,14 +215,17 @@ def _leaked_share(run: FinishedRun) -> float:
 def budget_notes(figures: Figures) -> Iterator[Note]:
     """Yield each budget that the trained arms do not share."""
     trained = [arm for arm in figures.arms if arm.trained]
+    kinds = {arm.label: arm.arm for arm in trained}
     for name, what in BUDGETS.items():
         found = {arm.label: budget_of(arm, name) for arm in trained}
         if len(set(found.values())) > 1:
             shown = ", ".join(f"{label} {value:,.10g}" for label, value in found.items())
-            expected = any(arm.arm in ("outputs", "shuffled_online") for arm in trained)
-            yield Note("info" if expected else "warning", f"not equal: {what}: {shown}")
+            alike = {value for label, value in found.items() if kinds[label] not in OTHERWISE}
+            yield Note("warning" if len(alike) > 1 else "info", f"not equal: {what}: {shown}")
 
 
+OTHERWISE = ("outputs", "shuffled_online", "off_policy")
+"""Arms that draft or judge otherwise by what they are; that they differ is no fault of the comparison."""
 BUDGETS = {
     "prompts": "train prompts drafted",
     "judged": "drafts judged",
@@ -281,6 +285,18 @@ def numbers_notes(figures: Figures, layout: Layout, grid: Grid) -> list[Note]:
         text = (
             f"one seed ({layout.seeds[0]}): the intervals are over prompts only, and another seed may come out "
             "otherwise by more than they say; three seeds or more show that"
+        )
+        notes.append(Note("warning", text))
+    if len(layout.seeds) == 2:
+        text = (
+            "two seeds: how much seeds differ is hardly known, so one interval may be far wider than another; three seeds "
+            "or more, better five, say so much more"
+        )
+        notes.append(Note("warning", text))
+    if 0 < figures.known < figures.prompts:
+        text = (
+            f"{figures.prompts - figures.known} of {figures.prompts} test prompts could not be judged for every arm and "
+            "seed, and count in none"
         )
         notes.append(Note("warning", text))
     if figures.scored and any(run.recipe.evaluate.compare == "both_orders" for _, run in layout.runs):

@@ -16,7 +16,7 @@ from prefdistill.compare.showing import ComparisonDisplay, show_comparison
 from prefdistill.compare.writing import write_comparison
 from prefdistill.errors import RecipeError, RunError
 from prefdistill.result import manifest_facts
-from prefdistill.run import RunDirectory
+from prefdistill.run import RunDirectory, read_json
 from prefdistill.stages.report.comparison import ComparisonReport
 
 
@@ -59,10 +59,17 @@ def compare_runs(names: Sequence[str], folder: Path | None, texts: bool, console
     arm_runs = read_runs(names)
     labels = list(dict.fromkeys(each.label for each in arm_runs))
     target = folder or Path("runs") / f"{'-against-'.join(labels)[:80]}-compare"
-    if target.exists() and any(target.iterdir()) and not (target / "comparison.json").is_file():
+    noted = target / "comparison.json"
+    if target.exists() and any(each.name != ".lock" for each in target.iterdir()) and not noted.is_file():
         raise RunError(f"{target}: the folder is not empty and holds no comparison; choose another with --run")
+    if noted.is_file() and "recipe" in read_json(noted):
+        raise RunError(
+            f"{target}: holds the comparison of a recipe with runs of its own, which would be overwritten; choose another "
+            "folder with --run"
+        )
     recipe = next(each.run.directory.recipe.read_text(encoding="utf-8") for each in arm_runs if each.run is not None)
-    return _finish(arm_runs, target, " against ".join(labels), recipe, texts, console)
+    with RunDirectory(target).locked():
+        return _finish(arm_runs, target, " against ".join(labels), recipe, texts, console)
 
 
 def _finish(

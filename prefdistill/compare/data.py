@@ -177,6 +177,8 @@ class ArmFigures:
     budgets: tuple[Budget, ...]
     """Of each seed."""
     costs: tuple[Cost, ...]
+    source: str = ""
+    """The arm on whose pairs it trains; empty where they are its own."""
 
     @property
     def trained(self) -> bool:
@@ -212,6 +214,12 @@ class Figures:
     """Each arm against each later one, the one that is ahead first."""
     teacher_criteria: Mapping[str, float] = field(default_factory=dict)
     """The teacher's mean by criterion; empty where it was not judged."""
+
+    @property
+    def known(self) -> int:
+        """Test prompts that every comparison rests on: a prompt that is unknown in one seed counts in none."""
+        found = [each.difference.prompts for each in (*self.pairs, *(arm.base for arm in self.arms)) if each.difference]
+        return min(found, default=0)
 
     def find(self, label: str) -> ArmFigures:
         """Return an arm by its label."""

@@ -26,6 +26,7 @@ from prefdistill.compare.data import (
 )
 from prefdistill.compare.grid import Array, Columns, Grid, Writer, evaluation_judge, judge_name
 from prefdistill.compare.layout import Layout
+from prefdistill.finished import FinishedRun
 from prefdistill.metrics.criteria import CriterionDifference, criterion_differences
 from prefdistill.metrics.crossed import crossed_mean
 from prefdistill.metrics.intervals import LEVEL
@@ -97,7 +98,17 @@ def _arm(layout: Layout, grid: Grid, label: str, base: Versus) -> ArmFigures:
         kept=tuple(run.kept for run in runs),
         budgets=tuple(map(budget, runs)),
         costs=tuple(map(cost, runs)),
+        source=_source(layout, runs[0]),
     )
+
+
+def _source(layout: Layout, run: FinishedRun) -> str:
+    """Return the arm whose pairs a run was trained on, where it was another's."""
+    path = run.recipe.loop.pairs_from
+    if path is None:
+        return ""
+    places = {each.directory.path.resolve(): label for label, runs in layout.arms.items() for each in runs}
+    return places.get(path.resolve(), "")
 
 
 def means(columns: Columns, writer: Writer) -> Means:

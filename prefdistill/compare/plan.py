@@ -48,10 +48,14 @@ class Plan:
     """The recipe's name."""
     base_recipe: Recipe = field(repr=False, default=None)  # type: ignore[assignment]
     """The recipe with the overrides, before any arm."""
+    noted_pace: str = ""
+    """The arm that has set the steps of a comparison that began before; empty for a new one."""
 
     def of_seed(self, seed: int) -> list[Planned]:
         """Return the runs of one seed, in their order."""
-        return [Planned(arm, seed, self.folder / arm.label / f"seed-{seed}") for arm in self.arms]
+        pace = self.pacesetter
+        arms = self.arms if pace is None else (pace, *(arm for arm in self.arms if arm is not pace))
+        return [Planned(arm, seed, self.folder / arm.label / f"seed-{seed}") for arm in arms]
 
     @property
     def runs(self) -> list[Planned]:
@@ -60,10 +64,22 @@ class Plan:
 
     @property
     def pacesetter(self) -> Arm | None:
-        """The arm whose optimiser steps a round the others repeat; None where the recipe sets them, or none trains."""
+        """The arm whose optimiser steps a round the others repeat; None where none of these sets them.
+
+        The recipe may set them, no arm may train, or an arm that was left out since has set them.
+        """
         if self.base_recipe.train.steps is not None:
             return None
-        return next((arm for arm in self.arms if not arm.rests), None)
+        trained = [arm for arm in self.arms if not arm.rests]
+        if self.noted_pace:
+            return next((arm for arm in trained if arm.label == self.noted_pace), None)
+        return next(iter(trained), None)
+
+    def steps_before(self, seed: int) -> list[int]:
+        """Return the steps by round of an arm that has set them and is left out now; empty where there is none."""
+        if not self.noted_pace or self.base_recipe.train.steps is not None or self.pacesetter is not None:
+            return []
+        return steps_of(RunDirectory(self.folder / self.noted_pace / f"seed-{seed}"), self.base_recipe.loop.rounds)
 
     def recipe_of(self, planned: Planned, steps: Sequence[int] = ()) -> Recipe:
         """Return the recipe of one run; `steps` are the pacesetter's, by round.
@@ -105,16 +121,18 @@ def make_plan(
         RecipeError: with what was found and what was expected.
     """
     base = load_recipe(recipe, overrides)
-    plan = Plan(
+    place = folder or Path("runs") / f"{base.name}-compare"
+    before = place / "comparison.json"
+    return Plan(
         recipe=recipe,
         overrides=tuple(overrides),
         arms=in_order(parse_arms(arms)),
         seeds=parse_seeds(seeds, base.seed),
-        folder=folder or Path("runs") / f"{base.name}-compare",
+        folder=place,
         name=base.name,
         base_recipe=base,
+        noted_pace=read_json(before).get("pacesetter") or "" if before.is_file() else "",
     )
-    return plan
 
 
 def check_arms(plan: Plan) -> None:
@@ -158,7 +176,7 @@ def steps_of(run: RunDirectory, rounds: int) -> list[int]:
 def claim_folder(plan: Plan, threads: int) -> dict[str, Any]:
     """Note in the comparison's folder what it is made from, and return what was noted when it began.
 
-    Arms and seeds may be added later; the recipe's path may not change.
+    Arms and seeds may be added later; the recipe's path may not change, and the arm that set the steps stays that arm.
 
     Raises:
         RunError: the folder holds something else.
@@ -172,6 +190,7 @@ def claim_folder(plan: Plan, threads: int) -> dict[str, Any]:
         "arms": [arm.written for arm in plan.arms],
         "labels": [arm.label for arm in plan.arms],
         "seeds": list(plan.seeds),
+        "pacesetter": plan.noted_pace or (plan.pacesetter.label if plan.pacesetter is not None else None),
     }
     if path.exists():
         before = read_json(path)

@@ -7,6 +7,7 @@ the same command goes on.
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import os
 import signal
@@ -27,10 +28,12 @@ from prefdistill.costs.measured import spent_before
 from prefdistill.errors import BudgetError, PrefdistillError
 from prefdistill.finished import read_finished
 from prefdistill.loop import run_recipe
+from prefdistill.plugins import Plugin, check_identity
 from prefdistill.recipe import Recipe
-from prefdistill.records import RoundResult, Usage, digest
+from prefdistill.records import Forgotten, RoundResult, Usage, digest
 from prefdistill.requests.spending import Budget
-from prefdistill.run import Fingerprints
+from prefdistill.run import Fingerprints, RowFile
+from prefdistill.student import weights_fingerprint
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ def run_seed(plan: Plan, seed: int, tell: Tell, texts: bool = True) -> None:
     done = Fingerprints(plan.folder)
     finished: list[Planned] = []
     failed: dict[str, str] = {}
-    steps: list[int] = []
+    steps = plan.steps_before(seed)
     for planned in plan.of_seed(seed):
         names = (planned.arm.label, seed)
         source = source_of(planned.arm, plan.arms)
@@ -130,6 +133,7 @@ def run_seed(plan: Plan, seed: int, tell: Tell, texts: bool = True) -> None:
                 tell(Event(*names, "begun", total=recipe.loop.rounds))
                 siblings = [each.run for each in finished]
                 within = _within_budget(plan, planned, recipe)
+                _remember_forgotten(plan, planned)
                 run_recipe(within, planned.folder, _Told(planned, tell), texts=texts, siblings=siblings)
                 tell(Event(*names, "done", mark))
         except BudgetError:
@@ -141,6 +145,18 @@ def run_seed(plan: Plan, seed: int, tell: Tell, texts: bool = True) -> None:
         finished.append(planned)
         if planned.arm is plan.pacesetter:
             steps = steps_of(planned.run, recipe.loop.rounds)
+
+
+def _remember_forgotten(plan: Plan, planned: Planned) -> None:
+    """Note in a new run what was forgotten in the comparison's other runs, so that it does not come back with this one."""
+    if planned.run.manifest.exists():
+        return
+    rows: dict[str, Forgotten] = {}
+    for path in sorted(plan.folder.glob("*/seed-*/forgotten.jsonl")):
+        rows |= RowFile(path, Forgotten).read()
+    if rows:
+        bare = [each.model_copy(update={"pairs": (), "flip_rates": {}, "unwanted": ()}) for each in rows.values()]
+        RowFile(planned.folder / "forgotten.jsonl", Forgotten).rewrite(bare)
 
 
 def _within_budget(plan: Plan, planned: Planned, recipe: Recipe) -> Recipe:
@@ -156,10 +172,35 @@ def _within_budget(plan: Plan, planned: Planned, recipe: Recipe) -> Recipe:
 
 
 def mark_of(recipe: Recipe) -> str:
-    """Return what a finished run was made from; while it is the same, the run is not opened again."""
-    rubrics = {kind: each.model_dump(mode="json") for kind, each in recipe.rubrics.rubrics.items()}
-    files = [path.read_bytes().hex() for path in (recipe.prompts.path,) if path is not None and path.is_file()]
-    return digest([recipe.resolved(), rubrics, files])
+    """Return what a finished run was made from: recipe, rubrics, plug-ins, weights and files.
+
+    While it is the same, the run is not opened again.
+    """
+    plugins: list[Any] = [
+        recipe.teacher,
+        recipe.sample.sampler,
+        recipe.judge,
+        recipe.held_out_judge,
+        recipe.evaluate.gold,
+        recipe.train.trainer,
+        *(task.judge for task in recipe.evaluate.also),
+    ]
+    rubrics = {
+        kind: [each.model_dump(mode="json"), check_identity(each)] for kind, each in recipe.rubrics.rubrics.items()
+    }
+    files = [recipe.prompts.path, recipe.sample.drafts_from, *(task.prompts for task in recipe.evaluate.also)]
+    source = recipe.loop.pairs_from
+    if source is not None:
+        files += sorted(source.glob("round-[0-9]*/4-pairs.jsonl"))
+    return digest(
+        [
+            recipe.resolved(),
+            rubrics,
+            [each.identity() for each in plugins if isinstance(each, Plugin)],
+            weights_fingerprint(recipe.student),
+            [hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path is not None and path.is_file()],
+        ]
+    )
 
 
 def _read(plan: Plan, planned: Planned, failed: str) -> ArmRun:
@@ -203,6 +244,7 @@ def _run_in_processes(plan: Plan, jobs: int, threads: int, tell: Tell, texts: bo
     asked = (plan.recipe, plan.overrides, [arm.written for arm in plan.arms], plan.folder)
     waiting = list(plan.seeds)
     running: dict[Connection, tuple[Any, Connection, int]] = {}
+    settled: set[tuple[str, int]] = set()
     over: BudgetError | None = None
     try:
         while waiting or running:
@@ -228,7 +270,7 @@ def _run_in_processes(plan: Plan, jobs: int, threads: int, tell: Tell, texts: bo
                     held.close()
                     del running[connection]
                     if process.exitcode:
-                        _died(plan, seed, process.exitcode, tell)
+                        _died(plan, seed, process.exitcode, tell, settled)
                     continue
                 if event.kind == "crash":
                     raise RuntimeError(f"seed {seed}: an error of ours:\n{event.text}")
@@ -236,6 +278,8 @@ def _run_in_processes(plan: Plan, jobs: int, threads: int, tell: Tell, texts: bo
                     over = BudgetError(event.text)
                     waiting.clear()
                     continue
+                if event.kind in ("done", "kept", "failed"):
+                    settled.add((event.label, event.seed))
                 tell(event)
     finally:
         for process, _, _ in running.values():
@@ -246,12 +290,12 @@ def _run_in_processes(plan: Plan, jobs: int, threads: int, tell: Tell, texts: bo
         raise over
 
 
-def _died(plan: Plan, seed: int, code: int, tell: Tell) -> None:
-    """Say of every run of a seed that is not finished that its process died."""
+def _died(plan: Plan, seed: int, code: int, tell: Tell, settled: set[tuple[str, int]]) -> None:
+    """Say of every run of a seed that was not settled that its process died."""
     how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
     memory = " (the system was out of memory, perhaps: try --jobs 1)" if code == -signal.SIGKILL else ""
     for planned in plan.of_seed(seed):
-        if not planned.run.result.exists():
+        if (planned.arm.label, seed) not in settled:
             text = f"its process {how}{memory}; what was finished is kept: run the same command again"
             tell(Event(planned.arm.label, seed, "failed", text))
 

@@ -39,13 +39,13 @@ def verdict(figures: Figures, refused: Sequence[str], leaks: Sequence[str]) -> W
         refused: why nothing may be claimed, a sentence each; empty where there is no such reason.
         leaks: how test prompts may have been trained on, a sentence each.
     """
-    few = figures.prompts < FEWEST_PROMPTS
+    few = figures.known < FEWEST_PROMPTS
     if refused:
         return Words(f"No verdict: {refused[0]}", (*refused[1:], *leaks, _judged_by(figures)))
     if few or all(arm.base.difference is None for arm in figures.arms):
         text = (
-            f"No claim: {figures.prompts:,} test prompt{'s' if figures.prompts != 1 else ''} "
-            f"{'are' if figures.prompts != 1 else 'is'} too few; expected {FEWEST_PROMPTS} or more, better hundreds."
+            f"No claim: {figures.known:,} test prompt{'s' if figures.known != 1 else ''} "
+            f"{'are' if figures.known != 1 else 'is'} too few; expected {FEWEST_PROMPTS} or more, better hundreds."
         )
         return Words(text, (*leaks, _judged_by(figures)))
     sentences = [
@@ -124,7 +124,7 @@ def _alone(figures: Figures, base: Versus) -> str:
 
 def _sample(figures: Figures) -> str:
     seeds = f" and {len(figures.seeds)} seeds" if len(figures.seeds) > 1 else ""
-    return f"{figures.prompts:,} prompts{seeds}"
+    return f"{figures.known:,} prompts{seeds}"
 
 
 def _needed(pair: Versus) -> str:
@@ -214,7 +214,17 @@ def _against_base(figures: Figures) -> Iterator[str]:
             continue
         clear = "" if arm.base.clear else ", which is no clear difference"
         rate = "" if arm.base.win_rate is None else f", win rate {whole_percent(arm.base.win_rate.value)}"
-        yield f"{arm.label} against the base: {_amount(found, signed=True)}{rate}{clear}."
+        yield f"{arm.label} against the base: {_amount(found, signed=True)}{rate}{_at_equal_length(arm.base)}{clear}."
+
+
+def _at_equal_length(pair: Versus) -> str:
+    """Return the win rate that is left at equal length where it is another than the raw one, with its interval."""
+    rate, controlled = pair.win_rate, pair.length_controlled
+    if rate is None or controlled is None or abs(controlled - rate.value) < 0.02:
+        return ""
+    interval = pair.length_controlled_interval
+    low_high = "" if interval is None else f" ({_shares(interval)})"
+    return f", {whole_percent(controlled)} at equal length{low_high}"
 
 
 def _by_gold(figures: Figures) -> Iterator[str]:
@@ -307,7 +317,8 @@ def _controls(figures: Figures) -> Iterator[str]:
 
 
 def _freshness(figures: Figures, arm: ArmFigures) -> Iterator[str]:
-    online = next((each for each in figures.arms if each.arm == "online"), None)
+    known = [each for each in figures.arms if (each.label == arm.source if arm.source else each.arm == "online")]
+    online = known[0] if len(known) == 1 else None
     pair = None if online is None else _pair(figures, online.label, arm.label)
     if online is None or pair is None or pair.difference is None:
         return

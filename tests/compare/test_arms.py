@@ -23,8 +23,8 @@ def test_keys_belong_to_the_arm_before_them():
 
 
 def test_commas_inside_brackets_and_quotes_do_not_separate():
-    (arm,) = parse_arms(["a=online,judge={use: checks, x: [1, 2]},name='a,b'"])
-    assert arm.overrides == ("judge={use: checks, x: [1, 2]}", "name='a,b'")
+    (arm,) = parse_arms(["a=online,judge={use: checks, x: [1, 2]},student.revision='a,b'"])
+    assert arm.overrides == ("judge={use: checks, x: [1, 2]}", "student.revision='a,b'")
 
 
 def test_what_was_read_is_written_the_same():
@@ -66,10 +66,23 @@ def test_an_arm_that_works_on_another_comes_after_it():
 
 def test_an_arm_that_another_needs_is_added():
     assert [arm.label for arm in in_order(parse_arms(["offline,shuffled_online"]))] == [
-        "online",
         "offline",
+        "online",
         "shuffled_online",
     ]
+
+
+def test_the_shuffled_arm_works_on_the_online_arm_that_is_most_like_it():
+    arms = parse_arms(["prev=online,train.reference=previous,online,shuffled_online"])
+    assert source_of(arms[2], arms).label == "online"
+    arms = parse_arms(["online,prev=online,train.beta=1,shuffled=shuffled_online,train.beta=1"])
+    assert source_of(arms[2], arms).label == "prev"
+
+
+@pytest.mark.parametrize("key", ["seed=9", "name=x", "loop.pairs_from=y"])
+def test_what_the_comparison_sets_is_no_arms_to_set(key):
+    with pytest.raises(RecipeError, match="is set by the comparison"):
+        parse_arms([f"offline,{key}"])
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("off_policy", "shuffled_online")])

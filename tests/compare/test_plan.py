@@ -92,3 +92,14 @@ def test_the_arms_of_the_study_are_valid():
         check_arms(plan)
         assert len(plan.runs) == 30
         assert ARMS in (ROOT / "recipes" / "study.yaml").read_text()
+
+
+def test_the_arm_that_set_the_steps_stays_the_one(tiny_recipe, tmp_path):
+    claim_folder(plan_of(tiny_recipe, "offline,online", folder=tmp_path / "c"), threads=1)
+    turned = plan_of(tiny_recipe, "online,offline", folder=tmp_path / "c")
+    assert turned.pacesetter.label == "offline"
+    assert [each.arm.label for each in turned.of_seed(3)] == ["offline", "online"]
+    claim_folder(turned, threads=1)
+    without = plan_of(tiny_recipe, "online,random_labels", folder=tmp_path / "c")
+    assert without.pacesetter is None
+    assert without.steps_before(3) == [], "it has not run yet"

@@ -12,10 +12,10 @@ import time
 import pytest
 from rich.console import Console
 
-from prefdistill.compare.command import compare_recipe
+from prefdistill.compare.command import compare_recipe, compare_runs
 from prefdistill.compare.plan import claim_folder, make_plan
 from prefdistill.compare.running import Event, _within_budget, mark_of, run_plan
-from prefdistill.errors import TrainError
+from prefdistill.errors import RunError, TrainError
 from prefdistill.recipe import load_recipe
 from prefdistill.records import Draft, PreferencePair
 from prefdistill.run import Fingerprints, RunDirectory, read_json
@@ -132,6 +132,46 @@ def test_a_changed_prompts_file_is_not_taken_for_the_same(tmp_path, tiny_recipe)
     before = mark_of(load_recipe(tiny_recipe, overrides))
     prompts.write_text("\n".join([*rows, json.dumps({"prompt": "One more"})]))
     assert mark_of(load_recipe(tiny_recipe, overrides)) != before
+
+
+def test_a_changed_drafts_file_is_not_taken_for_the_same(tmp_path, tiny_recipe):
+    drafts = tmp_path / "d.jsonl"
+    drafts.write_text('{"prompt": "a", "completion": "b"}\n')
+    overrides = ["loop.mode=offline", f"sample.drafts_from={drafts}"]
+    before = mark_of(load_recipe(tiny_recipe, overrides))
+    assert mark_of(load_recipe(tiny_recipe, overrides)) == before
+    drafts.write_text('{"prompt": "a", "completion": "c"}\n')
+    assert mark_of(load_recipe(tiny_recipe, overrides)) != before
+
+
+def test_a_changed_judges_code_is_not_taken_for_the_same(tmp_path, tiny_recipe):
+    code = tmp_path / "mine.py"
+    code.write_text("def judge(prompt, drafts, rubric):\n    return [1.0 for _ in drafts]\n")
+    overrides = ["judge={use: 'mine.py:judge'}", "pair.min_margin=0"]
+    before = mark_of(load_recipe(tiny_recipe, overrides))
+    code.write_text("def judge(prompt, drafts, rubric):\n    return [2.0 for _ in drafts]\n")
+    assert mark_of(load_recipe(tiny_recipe, overrides)) != before
+
+
+def test_what_was_forgotten_does_not_come_back_with_a_new_arm(compared, prefdistill, tmp_path):
+    plan, runs, _ = compared
+    folder = tmp_path / "c"
+    shutil.copytree(plan.folder, folder)
+    prompt = next(key for key, each in runs["online"].run.prompts.items() if each.split == "train")
+    assert prefdistill("forget", prompt, "--run", folder, "--yes").returncode == 0
+    again = plan_of(plan.recipe, "online,shuffled_online,offline,loop.keep=last,best_of_n", folder)
+    found = {each.label: each for each in run_plan(again, 1, 1, lambda event: None)}
+    assert found["best_of_n"].run is not None, found["best_of_n"].failed
+    assert prompt not in found["best_of_n"].run.prompts
+    text = json.dumps(runs["online"].run.prompts[prompt].text, ensure_ascii=False)[1:-1].encode()
+    assert not [path for path in folder.rglob("*") if path.is_file() and text in path.read_bytes()]
+
+
+def test_a_comparison_of_given_runs_does_not_overwrite_one_of_a_recipe(compared):
+    plan, runs, _ = compared
+    places = [str(runs[label].run.directory.path) for label in ("online", "offline")]
+    with pytest.raises(RunError, match="holds the comparison of a recipe"):
+        compare_runs([f"a={places[0]}", f"b={places[1]}"], plan.folder, True, Console(file=io.StringIO()))
 
 
 def test_a_failed_arm_is_said_and_the_others_go_on(tiny_recipe, tmp_path, monkeypatch):

@@ -92,12 +92,17 @@ def fields(table: Table) -> tuple[Field, ...]:
     return tuple(found)
 
 
+REPORTED = ("Pairs made", "Pairs trained on")
+"""Columns of the budgets that a comparison reports and never makes equal."""
+
+
 def equality(table: Table) -> dict[str, str]:
-    """Return "equal" or "not equal" for each column of numbers, by title; nothing for a table of one row."""
+    """Return "equal", "not equal" or "reported" for each column of numbers, by title; nothing for a table of one row."""
     if len(table.rows) < 2:
         return {}
     numbers = [(each, {each.texts(row)[0] for row in table.rows}) for each in fields(table) if each.numeric]
-    return {each.title: "equal" if len(texts) == 1 else "not equal" for each, texts in numbers}
+    unlike = {each.title: "reported" if each.title in REPORTED else "not equal" for each, _ in numbers}
+    return {each.title: "equal" if len(texts) == 1 else unlike[each.title] for each, texts in numbers}
 
 
 def cell_text(value: Any, shown: Shown) -> str:
