@@ -213,5 +213,12 @@ def test_a_typo_in_the_judges_options_is_reported_and_a_judge_that_raises_trains
 
 
 def test_files_named_in_the_readme_exist():
-    for name in re.findall(r"`((?:prefdistill|recipes|rubrics)/[\w./-]+)`", README):
+    for name in re.findall(r"`((?:prefdistill|recipes|rubrics|tests)/[\w./-]+)`", README):
         assert Path(ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md", "tests/benchmarks/STUDY.md"])
+def test_no_place_is_left_to_fill_in(page):
+    assert not re.findall(
+        r"\b(?:[A-Z]{4,}_[A-Z_]{3,}|TODO|TBD|FIXME)\b", re.sub("`[^`]*`", "", (ROOT / page).read_text())
+    )

@@ -30,7 +30,7 @@ from prefdistill.finished import FinishedRun
 from prefdistill.metrics.criteria import CriterionDifference, criterion_differences
 from prefdistill.metrics.crossed import crossed_mean
 from prefdistill.metrics.intervals import LEVEL
-from prefdistill.metrics.length_control import length_controlled_interval, length_controlled_rate
+from prefdistill.metrics.length_control import is_extrapolated, length_controlled_interval, length_controlled_rate
 from prefdistill.metrics.power import POWER, prompts_needed, smallest_effect
 from prefdistill.metrics.rates import GapRecovered, gap_recovered_over_seeds
 from prefdistill.metrics.significance import PERMUTATIONS, holm, permutation_test, sign_test
@@ -169,6 +169,8 @@ def versus(grid: Grid, label: str, other: str) -> Versus:
     by_prompt = _by_prompt(difference)
     signs, seeds = sign_test(by_prompt), np.array([each for each in found.by_seed if each is not None])
     small, needed = _power(found, by_prompt)
+    if longer is not None and is_extrapolated(longer):
+        longer = None  # no drafts of equal length, so nothing is said of them
     excess, share = _excess(grid, label, judge, difference)
     return Versus(
         arm=label,

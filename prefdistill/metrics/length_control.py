@@ -22,6 +22,8 @@ FEWEST = 20
 PRIOR_SD = 5.0
 """Standard deviation, on the logit scale, of the normal prior on both coefficients: it keeps a perfect separation finite
 and weighs nothing beside real samples. 5 is a win rate of 99.3 %."""
+LEAST_BESIDE = 0.05
+"""Share of the comparisons that should lie on either side of equal length; see `is_extrapolated`."""
 LEAST_INFORMATION = 1.0
 """Fisher information (a comparison at even odds gives 1/4), under which the fit gets no interval."""
 
@@ -53,6 +55,17 @@ def length_controlled_rate(outcomes: Any, differences: Any) -> float | None:
     """
     fit = _fit(outcomes, differences)
     return None if fit is None else _rate(fit.weights[0])
+
+
+def is_extrapolated(differences: Any) -> bool:
+    """Whether nearly all drafts are longer, or nearly all are shorter: the rate at equal length then rests on the fit alone.
+
+    Args:
+        differences: words of the policy's draft minus words of the baseline's; nan unknown.
+    """
+    lengths = np.asarray(differences, dtype=float)
+    known = lengths[np.isfinite(lengths)]
+    return not len(known) or min((known <= 0).mean(), (known >= 0).mean()) < LEAST_BESIDE
 
 
 def length_controlled_interval(outcomes: Any, differences: Any) -> Interval | None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from prefdistill.metrics.length_control import length_controlled_interval, length_controlled_rate
+from prefdistill.metrics.length_control import is_extrapolated, length_controlled_interval, length_controlled_rate
 
 
 def judged(quality, taste, count, longer=1.0, seed=1):
@@ -90,3 +90,12 @@ def test_too_few_comparisons_or_one_length_difference_say_nothing():
     assert length_controlled_rate([1.0] * 19, [1.0] * 19) is None
     assert length_controlled_interval([1.0] * 19, [1.0] * 19) is None
     assert length_controlled_rate([1.0, 0.0] * 20, [4.0] * 40) is None
+
+
+def test_a_rate_where_nearly_all_drafts_are_longer_is_known_to_be_extrapolated():
+    lengths = np.arange(100.0)
+    assert is_extrapolated(lengths - 3)
+    assert is_extrapolated(3 - lengths)
+    assert not is_extrapolated(lengths - 5)
+    assert not is_extrapolated(np.zeros(10))
+    assert is_extrapolated([np.nan])
