@@ -112,7 +112,8 @@ def drafts_table(figures: Figures) -> Table:
         rows.append((TEACHER, *_of_judge(figures.teacher), *(None,) * 8, *_of_texts(figures.teacher)))
     note = (
         "Gains and wins are against the base. Wins at equal length: the win rate that is left when both drafts have as many "
-        "words, a dash where nearly all are longer, or nearly all shorter. Distinct-2: different word pairs over all word pairs of the test drafts."
+        "words, a dash where nearly all are longer, or nearly all shorter. Distinct-2: different word pairs over all word "
+        "pairs of the test drafts."
     )
     return Table("drafts", "What the drafts are like", columns, tuple(rows), note)
 
