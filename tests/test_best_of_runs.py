@@ -130,6 +130,7 @@ def test_there_is_nothing_to_export_and_nothing_is_owed(nothing, best):
         assert (status.finished, status.rounds, status.best_round, status.command) == (True, 0, 0, "")
 
 
+@pytest.mark.slow
 def test_rounds_may_be_added_to_a_run_of_none(recipe, nothing, tmp_path):
     folder = shutil.copytree(nothing, tmp_path / "run")
     outcome = run(recipe, folder, "loop.rounds=1")

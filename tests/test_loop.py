@@ -385,6 +385,7 @@ def judge(prompt, drafts, rubric):
 """
 
 
+@pytest.mark.slow
 def test_a_finished_round_is_settled_even_if_its_failures_could_pass_now(tiny_recipe, tmp_path):
     (tmp_path / "flaky.py").write_text(FLAKY.format(healed=str(tmp_path / "healed")))
     text = (

@@ -92,7 +92,7 @@ def _arm(layout: Layout, grid: Grid, label: str, base: Versus) -> ArmFigures:
         means=means(columns, "policy"),
         base=base,
         teacher_rate=_rate(columns.of("teacher/credit")),
-        pgr=_gap(columns),
+        pgr=_gap(columns, grid.scales[1]),
         unknown=len(runs) * len(grid.prompts) - known,
         comparisons=len(runs) * len(grid.prompts),
         kept=tuple(run.kept for run in runs),
@@ -305,12 +305,17 @@ def _corrected(rows: Sequence[Versus]) -> list[Versus]:
     ]
 
 
-def _gap(columns: Columns) -> GapRecovered | None:
-    """Return how much of the base's distance to the teacher was closed, over prompts and seeds; None without a teacher."""
+def _gap(columns: Columns, scale: str) -> GapRecovered | None:
+    """Return how much of the base's distance to the teacher was closed, over prompts and seeds; None without a teacher.
+
+    On a judge's own scale a large gap is one of a tenth of what its scores span.
+    """
     base, policy, teacher = (columns.of(f"{writer}/score") for writer in ("base", "policy", "teacher"))
-    return (
-        None if base is None or policy is None or teacher is None else gap_recovered_over_seeds(base, policy, teacher)
-    )
+    if base is None or policy is None or teacher is None:
+        return None
+    known = np.concatenate([each[np.isfinite(each)] for each in (base, policy, teacher)])
+    span = float(np.ptp(known)) if scale == "custom" and len(known) else 1.0
+    return gap_recovered_over_seeds(base, policy, teacher, span)
 
 
 def to_json(figures: Figures) -> Mapping[str, Any]:

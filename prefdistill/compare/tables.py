@@ -53,8 +53,8 @@ def arms_table(figures: Figures) -> Table:
     over = "prompts and seeds" if len(figures.seeds) > 1 else "prompts"
     note = (
         f"Scored by {figures.judge} on {figures.prompts:,} test prompts, {seeds}; a draft that fails a gate counts 0. "
-        f"Intervals: 95 %, over {over}. Gains are paired by prompt; the win rate counts ties half; words are over the "
-        "base's."
+        f"Intervals: 95 %, over {over}. Gains are paired by prompt, scores are means of what was judged of each "
+        "writer; the win rate counts ties half; words are over the base's."
     )
     return Table("arms", "Arms", columns, tuple(rows), note)
 

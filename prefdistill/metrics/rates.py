@@ -130,7 +130,7 @@ def gap_recovered(
     return GapRecovered((end - start) / gap, interval, gap, gap_interval, None)
 
 
-def gap_recovered_over_seeds(before: Any, after: Any, teacher: Any) -> GapRecovered:
+def gap_recovered_over_seeds(before: Any, after: Any, teacher: Any, span: float = 1.0) -> GapRecovered:
     """Return the share of the gap that was closed over several seeds, refused as `gap_recovered` is.
 
     The interval is Fieller's (1954): every share s for which the mean of (after - before) - s (teacher - before) may be
@@ -140,6 +140,7 @@ def gap_recovered_over_seeds(before: Any, after: Any, teacher: Any) -> GapRecove
         before: scores (seeds, prompts), nan unknown.
         after: the same prompts and seeds in the same order; so is `teacher`, where one row stands for every seed.
         teacher: see above.
+        span: from the lowest to the highest score; a gap under a tenth of it is refused.
 
     Raises:
         ValueError: the arms have different prompts or seeds.
@@ -150,7 +151,7 @@ def gap_recovered_over_seeds(before: Any, after: Any, teacher: Any) -> GapRecove
         return GapRecovered(None, None, None, None, "no prompt was judged for base, policy and teacher in every seed")
     gaps, closed = (top - start)[:, known], (end - start)[:, known]
     gap = crossed_mean(gaps)
-    if refused := _too_small(gap.value, gap.interval):
+    if refused := _too_small(gap.value, gap.interval, SMALLEST_GAP * span):
         return GapRecovered(None, None, gap.value, gap.interval, refused)
     share = float(closed.mean()) / gap.value
     interval = tuple(sorted(_end_of_shares(closed, gaps, share, way) for way in (-1.0, 1.0)))
@@ -174,10 +175,10 @@ def _end_of_shares(closed: Any, gaps: Any, share: float, way: float) -> float:
     return share + way * float(brentq(outside, 0.0, far))
 
 
-def _too_small(gap: float, interval: Interval | None) -> str | None:
+def _too_small(gap: float, interval: Interval | None, smallest: float = SMALLEST_GAP) -> str | None:
     """Return why a gap cannot be divided by; None where it can."""
-    if gap < SMALLEST_GAP:
-        reason = f"teacher minus base is {gap:+.3f}, under {SMALLEST_GAP:.2f}"
+    if gap < smallest:
+        reason = f"teacher minus base is {gap:+.3f}, under {smallest:.2f}"
     elif interval is None:
         reason = "one prompt was judged for base, policy and teacher"
     elif interval[0] <= 0.0:

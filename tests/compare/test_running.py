@@ -278,6 +278,7 @@ def test_a_prompt_is_forgotten_in_every_run_and_in_the_comparisons_report(compar
         assert text not in inflated(path.read_bytes()), path
 
 
+@pytest.mark.slow
 def test_forgetting_in_one_run_says_that_the_others_hold_it_too(compared, prefdistill, tmp_path):
     plan, runs, _ = compared
     folder = tmp_path / "c"

@@ -58,7 +58,7 @@ def labelling(run: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str
         yield process, found.group(1)
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(60)
 
 
 @contextmanager
@@ -99,7 +99,7 @@ def test_twenty_pairs_by_keyboard_with_page_and_server_killed_on_the_way(run: Pa
                 given.append(label(browser, keys[number]))
             browser.ready()
             process.send_signal(signal.SIGKILL)  # the server dies with the page open
-            process.wait(10)
+            process.wait(60)
             browser.press("1")
             browser.wait("!document.getElementById('trouble').hidden")
             said = browser.run("document.getElementById('problem').textContent")
@@ -117,7 +117,7 @@ def test_twenty_pairs_by_keyboard_with_page_and_server_killed_on_the_way(run: Pa
         assert all(address.startswith((url, "data:")) for address in browser.requests)  # nothing from elsewhere
         assert browser.problems == []
         process.send_signal(signal.SIGINT)
-        said, _ = process.communicate(timeout=10)
+        said, _ = process.communicate(timeout=60)
         assert process.returncode == 0
         assert f"22 labels by ada are in {path}\n" in said and f"prefdistill agreement {path}" in said
     labels = load_labels(path)

@@ -136,3 +136,13 @@ def test_pure_functions_import_no_evaluate() -> None:
         "sys.exit(bool({'evaluate', 'datasets', 'torch', 'scipy', 'pandas'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_on_a_scale_of_its_own_a_gap_is_measured_by_what_the_scores_span():
+    generator = np.random.default_rng(3)
+    before = 5 + generator.normal(0, 0.1, (3, 50))
+    found = gap_recovered_over_seeds(before, before + 0.2, before + 0.5)
+    assert found.value == pytest.approx(0.4)
+    refused = gap_recovered_over_seeds(before, before + 0.2, before + 0.5, span=10)
+    assert refused.value is None
+    assert "+0.500, under 1.00" in refused.refused

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from prefdistill.stages.report.marks import Mark, render_range, render_spread
 from prefdistill.stages.report.tables import Field, Table, cell_text, equality, fields
 
-CHIPS = {"equal": "tie", "not equal": "loss"}
+CHIPS = {"equal": "tie", "not equal": "loss", "reported": "tie"}
 """Cells that are shown as a chip, and its style."""
 LONG_TEXT = 44
 """A column with a longer text is given room and wraps."""
