@@ -47,7 +47,13 @@ def browser(chromium: Browser) -> Iterator[Browser]:
 def labelling(run: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`prefdistill label RUN --no-browser …` as a process of its own, and the address that it printed."""
     command = [sys.executable, "-m", "prefdistill", "label", str(run), "--no-browser", "--by", "ada", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a test runner may ignore it
+    )
     try:
         said = ""
         assert process.stdout is not None
