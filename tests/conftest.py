@@ -15,6 +15,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parent.parent
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest tests, so that no worker waits for them at the end."""
+    items.sort(key=lambda item: "test_kills.py" not in item.nodeid)
+
+
 TINY = """
 name: tiny
 seed: 3

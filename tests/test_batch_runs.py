@@ -54,6 +54,7 @@ def pairs_of(run: Path) -> list[str]:
     return [path.read_text() for path in sorted(run.glob("round-*/4-pairs.jsonl"))]
 
 
+@pytest.mark.slow
 def test_a_run_with_batches_makes_the_pairs_of_a_live_one(recipe_for, tmp_path, monkeypatch):
     monkeypatch.setattr(desk, "FIRST_POLL_SECONDS", 0.01)
     with BatchServer(judging_by(brevity)) as server:

@@ -35,6 +35,7 @@ def folder(made_once, tmp_path):
     return tmp_path / "runs"
 
 
+@pytest.mark.slow
 def test_a_runs_page_is_written_over_with_what_was_there(folder, prefdistill):
     run = RunDirectory(folder / "tiny")
     before = run.report.read_text()

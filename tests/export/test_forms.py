@@ -80,6 +80,7 @@ def same_as_in_the_run(answer: dict, run: Path) -> int:
     )
 
 
+@pytest.mark.slow
 def test_adapter_in_a_process_of_its_own(finished_run, export, tmp_path, answers, monkeypatch, capsys):
     lines = export(finished_run, probes=12)
     found = facts(tmp_path / "out")

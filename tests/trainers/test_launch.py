@@ -71,6 +71,7 @@ def assert_equal_training(run, one, many):
     assert many.model_dump(include=counts) == one.model_dump(include=counts)
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_does_and_drop_the_same_remainder(folder, tmp_path):
     seen = []
     many = train(folder, tmp_path, progress=lambda *call: seen.append(call), count=19, **TWO)
