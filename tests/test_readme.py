@@ -49,11 +49,15 @@ def workplace(tmp_path_factory):
     done = prefdistill(*short, *SHORT, cwd=place)
     assert done.returncode == 0, done.stderr
     shutil.copytree(place / "runs" / "short", place / "runs" / "quickstart")
+    return place
+
+
+def compare_there(place):
+    """Run the README's comparison, shortened."""
     (compare,) = (shlex.split(each)[1:] for each in COMMANDS if "compare" in each and "--arms" in each)
     done = prefdistill(*compare, *SHORT, "train.batch_size=4", "--seeds", "1", cwd=place)
     assert done.returncode == 0, done.stderr
     assert (place / done.stdout.split("report  ")[1].split()[0]).is_file()
-    return place
 
 
 def needs_a_run(command):
@@ -71,6 +75,8 @@ def needs_a_run(command):
 def test_the_readmes_commands_on_a_run_work(command, workplace):
     """So short a run may keep its base, so its round is named where a trained policy is wanted."""
     arguments = shlex.split(command)[1:]
+    if "quickstart-compare" in command:
+        compare_there(workplace)
     if arguments[0] in ("retrain", "export"):
         arguments += ["--round", "1"]
     if arguments[0] == "run":
