@@ -128,10 +128,7 @@ class Workshop:
 
     def judge_fingerprint(self, judge: Any) -> str:
         """Return the hash of what a judge's paid replies depend on, beside the drafts."""
-        teacher: Any = self.recipe.teacher
-        asks = "teacher" in type(judge).model_fields and not getattr(judge, "brings_teacher", False)
-        inherits = asks and judge.teacher is None and not getattr(judge, "panel", ()) and teacher is not None
-        asked = {key: each for key, each in teacher.identity().items() if key != "system"} if inherits else None
+        asked = self.recipe.asked_identity(judge)
         shown = getattr(judge, "golden_examples", 0) and [
             test.model_dump(mode="json") for rubric in self.rubrics.rubrics.values() for test in rubric.tests
         ]
@@ -300,19 +297,7 @@ def opened(
     manifest = _manifest(recipe, run, loaded, notes)
     layer = RequestLayer(cache=_cache(recipe), budget=recipe.budget, ledger=run.path / "spending.jsonl")
     layer.memory[UNWANTED] = frozenset(key for each in forgotten.values() for key in each.unwanted)
-    plugins = [
-        each
-        for each in (
-            recipe.teacher,
-            recipe.sample.sampler,
-            recipe.judge,
-            recipe.held_out_judge,
-            recipe.evaluate.gold,
-            *(task.judge for task in recipe.evaluate.also),
-            recipe.train.trainer,
-        )
-        if isinstance(each, Plugin)
-    ]
+    plugins = recipe.plugins
     context = RunContext(
         directory=run.path.resolve(),
         seed=recipe.seed,

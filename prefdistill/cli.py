@@ -10,6 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from prefdistill.errors import PrefdistillError, RunError
+from prefdistill.folders import run_folder
 
 RUN, JUDGE, SHIP, TIDY = "Run", "Judge", "Ship", "Look up and tidy up"
 """How `--help` groups the commands."""
@@ -363,17 +364,6 @@ def report(
     from prefdistill.reporting import write_report
 
     print(write_report(run_folder(run), form.value, out, texts).removesuffix("\n"))
-
-
-def run_folder(name: str) -> Path:
-    """Return the folder of a run given as a path, or as a name under ./runs.
-
-    Raises:
-        RunError: it is the name of a file here.
-    """
-    if Path(name).is_file():
-        raise RunError(f"{name}: is a file; expected a run folder: a path, or a name under ./runs")
-    return Path(name) if "/" in name or name.startswith(".") else Path("runs") / name
 
 
 @app.command(rich_help_panel=RUN)

@@ -49,8 +49,9 @@ class Written:
 
     def by(self, judge: Literal["judge", "evaluation", "gold"], self_judged: bool) -> Mapping[str, DraftScore]:
         """Return the scores of the training judge, of the evaluation judge (itself where self-judged), or gold."""
-        kind: Kind = {"judge": "verdicts", "gold": "gold"}.get(judge, "verdicts" if self_judged else "held-out")  # type: ignore[assignment]
-        return self.scores.get(kind, {})
+        if judge == "gold":
+            return self.scores.get("gold", {})
+        return self.scores.get("verdicts" if judge == "judge" or self_judged else "held-out", {})
 
 
 @dataclass(frozen=True)

@@ -117,6 +117,11 @@ FUNCTION_PLUGINS: dict[str, type[FunctionJudge] | type[FunctionCheck]] = {
 }
 
 
+def asks_teacher(judge: Any) -> bool:
+    """Whether a judge asks a teacher: its own, or the recipe's; not where it brings one of its own making."""
+    return "teacher" in getattr(type(judge), "model_fields", {}) and not getattr(judge, "brings_teacher", False)
+
+
 def name_of(plugin: Any) -> str:
     """Return what a plug-in is called: its `use`, else its class."""
     return getattr(plugin, "_use", "") or type(plugin).__name__

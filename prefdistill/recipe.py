@@ -32,7 +32,7 @@ from prefdistill.diagnostics.findings import Levels
 from prefdistill.diagnostics.thresholds import StopLevels, WarnLevels
 from prefdistill.documents import Document, Location, dotted, load_document, raise_invalid
 from prefdistill.errors import RecipeError
-from prefdistill.plugins import Plugin, Use, build_checks, name_of, resolve
+from prefdistill.plugins import Plugin, Use, asks_teacher, build_checks, name_of, resolve
 from prefdistill.protocols import Judge, Sampler, Teacher, Trainer, learns_from
 from prefdistill.requests.spending import Budget
 from prefdistill.rubric import Rubric, RubricSet, load_rubric
@@ -462,6 +462,30 @@ class Recipe(Section):
         tie = getattr(self.judge, "on_disagree", "drop") == "tie"
         return self.pair.model_copy(update={"on_disagree": "tie"}) if tie else self.pair
 
+    @property
+    def plugins(self) -> tuple[Plugin, ...]:
+        """Every plug-in that the recipe names, in the order in which they are opened."""
+        found: tuple[Any, ...] = (
+            self.teacher,
+            self.sample.sampler,
+            self.judge,
+            self.held_out_judge,
+            self.evaluate.gold,
+            *(task.judge for task in self.evaluate.also),
+            self.train.trainer,
+        )
+        return tuple(each for each in found if isinstance(each, Plugin))
+
+    def asked_identity(self, judge: Any) -> dict[str, Any] | None:
+        """Return what the replies of the recipe's teacher depend on where a judge asks it, else None.
+
+        Its system prompt is for writing, and has no part in judging.
+        """
+        teacher: Any = self.teacher
+        if teacher is None or not asks_teacher(judge) or judge.teacher is not None or bool(getattr(judge, "panel", ())):
+            return None
+        return {key: each for key, each in teacher.identity().items() if key != "system"}
+
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
         if "teacher" in self.evaluate.baselines and self.teacher is None:
@@ -469,8 +493,7 @@ class Recipe(Section):
         judges: list[tuple[str, Any]] = [("judge", self.judge), ("evaluate.judge", self.evaluate.judge)]
         judges += [(f"evaluate.also.{number}.judge", task.judge) for number, task in enumerate(self.evaluate.also)]
         for place, judge in judges:
-            asks = "teacher" in getattr(type(judge), "model_fields", {}) and not getattr(judge, "brings_teacher", False)
-            if asks and not (self.teacher or judge.teacher or getattr(judge, "panel", ())):
+            if asks_teacher(judge) and not (self.teacher or judge.teacher or getattr(judge, "panel", ())):
                 raise ValueError(
                     f"{place} `{judge._use}` asks a teacher, and there is none; add `teacher` to the recipe"
                 )

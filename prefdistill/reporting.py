@@ -11,8 +11,9 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from prefdistill.compare.writing import FILE, read_comparison, render_again
+from prefdistill.compare.writing import read_comparison, render_again
 from prefdistill.errors import RunError, did_you_mean
+from prefdistill.folders import COMPARISON
 from prefdistill.result import render_run, stored_report, write_tables
 from prefdistill.run import RunDirectory, read_json, write_json, write_text
 from prefdistill.stages.report import ReportData
@@ -53,7 +54,7 @@ def read_stored(folder: Path) -> Stored:
     Raises:
         RunError: there is neither, or it is not finished.
     """
-    if (folder / FILE).is_file():
+    if (folder / COMPARISON).is_file():
         return _stored_comparison(folder)
     if not folder.is_dir():
         near = did_you_mean(folder.name, _names_beside(folder))
@@ -77,10 +78,10 @@ def read_stored(folder: Path) -> Stored:
 def _stored_comparison(folder: Path) -> Stored:
     try:
         report = read_comparison(folder)
-        texts = bool(read_json(folder / FILE).get("texts", True))
+        texts = bool(read_json(folder / COMPARISON).get("texts", True))
     except (ValidationError, KeyError, TypeError, AttributeError) as problem:
         raise RunError(
-            f"{folder / FILE}: not what this prefdistill wrote ({str(problem).splitlines()[0]}); run the same "
+            f"{folder / COMPARISON}: not what this prefdistill wrote ({str(problem).splitlines()[0]}); run the same "
             "`prefdistill compare` command again: it goes on from the finished runs and writes the file anew"
         ) from None
     return Stored(folder, report, texts)
@@ -130,7 +131,7 @@ def _in_place(stored: Stored, texts: bool) -> None:
 def _remember(stored: Stored, texts: bool) -> None:
     """Note whether texts are shown, so that whatever renders the page again keeps to it."""
     comparison = isinstance(stored.report, ComparisonReport)
-    path = stored.folder / FILE if comparison else RunDirectory(stored.folder).report_data
+    path = stored.folder / COMPARISON if comparison else RunDirectory(stored.folder).report_data
     write_json(path, {**read_json(path), "texts": texts})
 
 

@@ -121,11 +121,8 @@ def _same_judge(where: str, first: FinishedRun, other: FinishedRun) -> None:
 
 def _judge(run: FinishedRun) -> dict[str, Any]:
     """Return what the evaluation judge's answers depend on, the teacher that it asks included."""
-    judge, teacher = evaluation_judge(run), run.recipe.teacher
-    asks = "teacher" in type(judge).model_fields and not getattr(judge, "brings_teacher", False)
-    inherits = asks and judge.teacher is None and not getattr(judge, "panel", ()) and teacher is not None
-    asked = {key: each for key, each in teacher.identity().items() if key != "system"} if inherits else None  # type: ignore[union-attr]
-    return {**judge.identity(), "asked": asked, "compare": run.recipe.evaluate.compare}
+    judge = evaluation_judge(run)
+    return {**judge.identity(), "asked": run.recipe.asked_identity(judge), "compare": run.recipe.evaluate.compare}
 
 
 def unequal(layout: Layout) -> list[Note]:

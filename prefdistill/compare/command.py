@@ -15,6 +15,7 @@ from prefdistill.compare.running import cores, default_jobs, default_threads, ru
 from prefdistill.compare.showing import ComparisonDisplay, show_comparison
 from prefdistill.compare.writing import write_comparison
 from prefdistill.errors import RecipeError, RunError
+from prefdistill.folders import COMPARISON
 from prefdistill.result import manifest_facts
 from prefdistill.run import RunDirectory, read_json
 from prefdistill.stages.report.comparison import ComparisonReport
@@ -59,7 +60,7 @@ def compare_runs(names: Sequence[str], folder: Path | None, texts: bool, console
     arm_runs = read_runs(names)
     labels = list(dict.fromkeys(each.label for each in arm_runs))
     target = folder or Path("runs") / f"{'-against-'.join(labels)[:80]}-compare"
-    noted = target / "comparison.json"
+    noted = target / COMPARISON
     if target.exists() and any(each.name != ".lock" for each in target.iterdir()) and not noted.is_file():
         raise RunError(f"{target}: the folder is not empty and holds no comparison; choose another with --run")
     if noted.is_file() and "recipe" in read_json(noted):

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from prefdistill.compare.data import Budget, Cost
 from prefdistill.compare.layout import Layout
 from prefdistill.finished import FinishedRun
-from prefdistill.records import EvaluationResult, RoundResult, Usage
+from prefdistill.records import RoundResult, Usage
 from prefdistill.stages.report.comparison import Curve, CurvePoint
+from prefdistill.stages.report.data import find_result
 
 
 def budget(run: FinishedRun) -> Budget:
@@ -55,16 +56,14 @@ def _points(rounds: Sequence[RoundResult]) -> tuple[CurvePoint, ...]:
         tokens = float(spent.prompt_tokens + spent.completion_tokens)
         if each.round == 0 and varied is not None:
             totals["distinct_2"] = varied  # measured with the rounds that followed
-        points.append(CurvePoint(each.round, {**totals, "judge_tokens": tokens, **_values(each)}))
+        points.append(CurvePoint(each.round, {**totals, "judge_tokens": tokens, **round_figures(each)}))
     return tuple(points)
 
 
-def _values(result: RoundResult) -> dict[str, float]:
+def round_figures(result: RoundResult) -> dict[str, float]:
     """Return one round's own figures; what is not known is absent."""
     of = result.diagnostics
-    against: EvaluationResult | None = next(
-        (each for each in result.evaluation if each.baseline == "base" and each.kind is None), None
-    )
+    against = find_result(result.evaluation)
     kl = 0.0 if result.round == 0 else of.get("kl_base")
     values = {
         "sqrt_kl": None if kl is None else max(0.0, kl) ** 0.5,

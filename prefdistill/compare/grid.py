@@ -17,7 +17,7 @@ from prefdistill.compare.layout import Layout
 from prefdistill.finished import FinishedRun, Written
 from prefdistill.metrics.scores import DraftScore
 from prefdistill.metrics.texts import count_words, distinct
-from prefdistill.plugins import name_of
+from prefdistill.plugins import asks_teacher, name_of
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 CREDIT = {"win": 1.0, "tie": 0.5, "loss": 0.0}
@@ -80,8 +80,8 @@ def judge_name(run: FinishedRun, judge: Any) -> str:
     """Return what a judge is called, with the model that it asks; of a file only its name."""
     file, colon, name = name_of(judge).rpartition(":")
     use = f"{PurePath(file).name}:{name}" if colon and file.endswith(".py") else name_of(judge)
-    asks = "teacher" in type(judge).model_fields and not getattr(judge, "brings_teacher", False)
-    model = getattr(judge.teacher or run.recipe.teacher, "model", None) if asks else getattr(judge, "model", None)
+    who = judge.teacher or run.recipe.teacher if asks_teacher(judge) else judge
+    model = getattr(who, "model", None)
     return f"{use} ({model})" if isinstance(model, str) and model else use
 
 

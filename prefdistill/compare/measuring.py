@@ -35,6 +35,7 @@ from prefdistill.metrics.power import POWER, prompts_needed, smallest_effect
 from prefdistill.metrics.rates import GapRecovered, gap_recovered_over_seeds
 from prefdistill.metrics.significance import PERMUTATIONS, holm, permutation_test, sign_test
 from prefdistill.records import seed_of
+from prefdistill.stages.report.result import finite
 
 SAME = 1e-9
 """Scores are sums of a few weighted fractions; a smaller difference is rounding."""
@@ -320,13 +321,5 @@ def _gap(columns: Columns, scale: str) -> GapRecovered | None:
 
 def to_json(figures: Figures) -> Mapping[str, Any]:
     """Return the figures as JSON values; what is not a finite number is None."""
-    found: Mapping[str, Any] = _finite(asdict(figures))
+    found: Mapping[str, Any] = finite(asdict(figures))
     return found
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _finite(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -11,6 +11,7 @@ from typing import Any
 
 from prefdistill.compare.arms import Arm, in_order, parse_arms, source_of
 from prefdistill.errors import RecipeError, RunError
+from prefdistill.folders import COMPARISON
 from prefdistill.recipe import Recipe, load_recipe
 from prefdistill.records import TrainResult
 from prefdistill.run import RunDirectory, read_json, write_json
@@ -38,18 +39,21 @@ class Plan:
     """A comparison as asked for."""
 
     recipe: Path
+    base_recipe: Recipe = field(repr=False)
+    """It with the overrides, before any arm."""
     overrides: tuple[str, ...]
     """`key=value` for every arm."""
     arms: tuple[Arm, ...]
     """In the order in which they run; those that only another arm needs are among them."""
     seeds: tuple[int, ...]
     folder: Path
-    name: str = ""
-    """The recipe's name."""
-    base_recipe: Recipe = field(repr=False, default=None)  # type: ignore[assignment]
-    """The recipe with the overrides, before any arm."""
     noted_pace: str = ""
     """The arm that has set the steps of a comparison that began before; empty for a new one."""
+
+    @property
+    def name(self) -> str:
+        """The recipe's name."""
+        return self.base_recipe.name
 
     def of_seed(self, seed: int) -> list[Planned]:
         """Return the runs of one seed, in their order."""
@@ -122,15 +126,14 @@ def make_plan(
     """
     base = load_recipe(recipe, overrides)
     place = folder or Path("runs") / f"{base.name}-compare"
-    before = place / "comparison.json"
+    before = place / COMPARISON
     return Plan(
         recipe=recipe,
+        base_recipe=base,
         overrides=tuple(overrides),
         arms=in_order(parse_arms(arms)),
         seeds=parse_seeds(seeds, base.seed),
         folder=place,
-        name=base.name,
-        base_recipe=base,
         noted_pace=read_json(before).get("pacesetter") or "" if before.is_file() else "",
     )
 
@@ -181,7 +184,7 @@ def claim_folder(plan: Plan, threads: int) -> dict[str, Any]:
     Raises:
         RunError: the folder holds something else.
     """
-    path = plan.folder / "comparison.json"
+    path = plan.folder / COMPARISON
     asked = {
         "schema": 1,
         "recipe": str(plan.recipe.resolve()),

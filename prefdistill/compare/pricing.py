@@ -7,9 +7,11 @@ counted once, for the first that needs it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -69,6 +71,15 @@ class Pricing:
         return sum(arm.shared_calls for arm in self.arms)
 
 
+class _RunPrice(NamedTuple):
+    """What one run asks."""
+
+    whole: list[Line]
+    owed: list[Line]
+    shared: float
+    """Calls that other runs make for it."""
+
+
 @dataclass
 class _Counted:
     """What has been counted so far, for whichever run."""
@@ -98,7 +109,7 @@ def price_plan(plan: Plan) -> Pricing:
         for step, key, _ in steps[each]:
             counted.present[key] |= done_ids(step)
     askers = {each.arm.label: _asker(recipe, loaded, each) for each, recipe in reversed(planned)}
-    rows: dict[str, list[tuple[list[Line], list[Line], float]]] = defaultdict(list)
+    rows: dict[str, list[_RunPrice]] = defaultdict(list)
     for each, recipe in planned:
         rows[each.arm.label].append(_price_run(steps[each], askers[each.arm.label], recipe, counted))
     arms = tuple(_arm_price(arm.label, rows[arm.label], askers[arm.label]) for arm in plan.arms)
@@ -127,11 +138,11 @@ def _asker(recipe: Recipe, loaded: dict[str, tuple[Loaded, list[str]]], planned:
     return Asker(recipe, _prompts_of(recipe, loaded)[0], measured if measured.source else measured_before(recipe, None))
 
 
-def _price_run(
-    steps: Sequence[tuple[Step, str, bool]], asker: Asker, recipe: Recipe, counted: _Counted
-) -> tuple[list[Line], list[Line], float]:
+def _price_run(steps: Sequence[tuple[Step, str, bool]], asker: Asker, recipe: Recipe, counted: _Counted) -> _RunPrice:
     """Return the lines of a run alone, those that are owed, and the calls that other runs make for it."""
-    whole, owed, shared = [], [], 0.0
+    whole: list[Line] = []
+    owed: list[Line] = []
+    shared = 0.0
     for step, key, by_base in steps:
         ids = {prompt.id for prompt in step.prompts}
         elsewhere = ids & counted.asked[key]
@@ -146,20 +157,22 @@ def _price_run(
             owed.append(a_prompt.scaled(len(left)))
             shared += a_prompt.calls * len(elsewhere)
             counted.done_calls += a_prompt.calls * len(present)
-    return whole, owed, shared
+    return _RunPrice(whole, owed, shared)
 
 
-def _arm_price(label: str, rows: Sequence[tuple[list[Line], list[Line], float]], asker: Asker) -> ArmPrice:
-    whole, owed = (
-        Estimate(
-            lines=tuple(line for row in rows for line in row[number] if line.calls),  # type: ignore[union-attr]
+def _arm_price(label: str, rows: Sequence[_RunPrice], asker: Asker) -> ArmPrice:
+    def estimate(lines: Iterable[Line]) -> Estimate:
+        return Estimate(
+            lines=tuple(line for line in lines if line.calls),
             notes=tuple(dict.fromkeys(asker.notes)),
-            assumptions=assumptions_of(asker, rows[0][0]),
+            assumptions=assumptions_of(asker, rows[0].whole),
             measured=asker.measured,
         )
-        for number in (0, 1)
+
+    whole, owed = (
+        estimate(chain.from_iterable(lines)) for lines in zip(*((row.whole, row.owed) for row in rows), strict=True)
     )
-    return ArmPrice(label, len(rows), whole, owed, sum(row[2] for row in rows))
+    return ArmPrice(label, len(rows), whole, owed, sum(row.shared for row in rows))
 
 
 def _together(estimates: Sequence[Estimate]) -> Estimate:

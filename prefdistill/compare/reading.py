@@ -10,6 +10,7 @@ from typing import Any
 from prefdistill.compare.data import BASE, TEACHER, ArmRun
 from prefdistill.errors import RunError
 from prefdistill.finished import FinishedRun, read_finished
+from prefdistill.folders import COMPARISON, run_folder
 from prefdistill.plugins import name_of
 from prefdistill.recipe import Recipe, operational_keys
 
@@ -63,12 +64,12 @@ def _parts(argument: str) -> tuple[str, list[Path]]:
     """Return the label, empty where there is none, and the folders that an argument names."""
     if not argument.strip():
         raise RunError("compare: an empty argument; expected a run folder, a name under ./runs, or LABEL=RUN,RUN")
-    if _folder(argument).is_dir():
-        folders = _runs_in(_folder(argument))
-        return ("", folders) if folders == [_folder(argument)] else (_folder(argument).resolve().name, folders)
+    if run_folder(argument).is_dir():
+        folders = _runs_in(run_folder(argument))
+        return ("", folders) if folders == [run_folder(argument)] else (run_folder(argument).resolve().name, folders)
     label, equals, rest = argument.partition("=")
     if not equals:
-        return "", [_folder(argument)]  # `read_finished` says that it is not there
+        return "", [run_folder(argument)]  # `read_finished` says that it is not there
     if not LABEL.fullmatch(label) or label in (BASE, TEACHER):
         raise RunError(
             f"compare: `{label}` in `{argument}` is no label: expected letters, digits, dot, dash and underscore, and "
@@ -77,11 +78,7 @@ def _parts(argument: str) -> tuple[str, list[Path]]:
     names = [each.strip() for each in rest.split(",") if each.strip()]
     if not names:
         raise RunError(f"compare: `{argument}` names no run; expected {label}=RUN,RUN,…")
-    return label, [folder for name in names for folder in _runs_in(_folder(name))]
-
-
-def _folder(name: str) -> Path:
-    return Path(name) if "/" in name or name.startswith(".") else Path("runs") / name
+    return label, [folder for name in names for folder in _runs_in(run_folder(name))]
 
 
 def _runs_in(folder: Path) -> list[Path]:
@@ -95,7 +92,7 @@ def _runs_in(folder: Path) -> list[Path]:
     seeds = [each for each in folder.glob(SEED_FOLDER) if (each / "manifest.json").is_file()]
     if seeds:
         return sorted(seeds, key=lambda each: (len(each.name), each.name))
-    if (folder / "comparison.json").is_file():
+    if (folder / COMPARISON).is_file():
         arms = sorted({each.parent.parent.name for each in folder.glob(f"*/{SEED_FOLDER}/manifest.json")})
         shown = " ".join(str(folder / arm) for arm in arms[:4])
         raise RunError(

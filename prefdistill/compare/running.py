@@ -28,7 +28,7 @@ from prefdistill.costs.measured import spent_before
 from prefdistill.errors import BudgetError, PrefdistillError
 from prefdistill.finished import read_finished
 from prefdistill.loop import run_recipe
-from prefdistill.plugins import Plugin, check_identity
+from prefdistill.plugins import check_identity
 from prefdistill.recipe import Recipe
 from prefdistill.records import Forgotten, RoundResult, Usage, digest
 from prefdistill.requests.spending import Budget
@@ -172,35 +172,33 @@ def _within_budget(plan: Plan, planned: Planned, recipe: Recipe) -> Recipe:
 
 
 def mark_of(recipe: Recipe) -> str:
-    """Return what a finished run was made from: recipe, rubrics, plug-ins, weights and files.
+    """Return what a finished run was made from: recipe, rubrics, plug-ins, weights and the content of files.
 
     While it is the same, the run is not opened again.
     """
-    plugins: list[Any] = [
-        recipe.teacher,
-        recipe.sample.sampler,
-        recipe.judge,
-        recipe.held_out_judge,
-        recipe.evaluate.gold,
-        recipe.train.trainer,
-        *(task.judge for task in recipe.evaluate.also),
+    rubrics = [
+        *recipe.rubrics.rubrics.values(),
+        *(each for task in recipe.evaluate.also for each in task.rubrics.rubrics.values()),
     ]
-    rubrics = {
-        kind: [each.model_dump(mode="json"), check_identity(each)] for kind, each in recipe.rubrics.rubrics.items()
-    }
     files = [recipe.prompts.path, recipe.sample.drafts_from, *(task.prompts for task in recipe.evaluate.also)]
-    source = recipe.loop.pairs_from
-    if source is not None:
-        files += sorted(source.glob("round-[0-9]*/4-pairs.jsonl"))
+    if recipe.loop.pairs_from is not None:
+        files += sorted(recipe.loop.pairs_from.glob("round-[0-9]*/4-pairs.jsonl"))
     return digest(
         [
             recipe.resolved(),
-            rubrics,
-            [each.identity() for each in plugins if isinstance(each, Plugin)],
+            recipe.student.system_text(),
+            [[each.model_dump(mode="json"), check_identity(each)] for each in rubrics],
+            [each.identity() for each in recipe.plugins],
             weights_fingerprint(recipe.student),
-            [hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path is not None and path.is_file()],
+            [_content(path) for path in files if path is not None],
         ]
     )
+
+
+def _content(path: Path) -> list[str]:
+    """Return the hash of a file, or of every file of a folder."""
+    files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+    return [hashlib.sha256(each.read_bytes()).hexdigest() for each in files]
 
 
 def _read(plan: Plan, planned: Planned, failed: str) -> ArmRun:

@@ -57,7 +57,8 @@ class ComparisonDisplay:
             self._show(key, f"{where}{event.text}{share}")
         elif event.kind == "round" and event.result is not None:
             self._rounds[key] = event.result.round
-            score = event.result.held_out_score or event.result.rubric_score
+            result = event.result
+            score = result.rubric_score if result.held_out_score is None else result.held_out_score
             found = "–" if score is None else f"{score:.3f}"
             self._show(key, f"round {event.result.round} {found}")
             self._line(f"{name}: round {event.result.round}, score {found} on validation")

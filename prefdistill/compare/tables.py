@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from prefdistill.compare.checks import budget_of
+from prefdistill.compare.costs import round_figures
 from prefdistill.compare.data import BASE, TEACHER, ArmFigures, Estimate, Figures, Means, Versus
 from prefdistill.compare.layout import Layout
 from prefdistill.metrics.intervals import Interval
-from prefdistill.records import RoundResult
-from prefdistill.stages.report.tables import Column, Shown, Table
+from prefdistill.stages.report.tables import Table, columns_of, without_empty
 
 
 def tables(figures: Figures, layout: Layout) -> tuple[Table, ...]:
@@ -28,12 +28,12 @@ def tables(figures: Figures, layout: Layout) -> tuple[Table, ...]:
         findings_table(layout),
         cost_table(figures),
     ]
-    return tuple(_without_empty(table) for table in found if table.rows)
+    return tuple(without_empty(table) for table in found if table.rows)
 
 
 def arms_table(figures: Figures) -> Table:
     """Return the main table: base, arms and teacher, a row each."""
-    columns = _columns(
+    columns = columns_of(
         ("Arm", "text"),
         ("Score" if figures.scored else "Outcome against base", "score"),
         ("Gain over base", "signed"),
@@ -79,7 +79,7 @@ def _writer_row(label: str, means: Means) -> tuple[Any, ...]:
 
 def drafts_table(figures: Figures) -> Table:
     """Return what else is known of each writer's test drafts."""
-    columns = _columns(
+    columns = columns_of(
         ("Arm", "text"),
         ("Training judge", "score"),
         ("Training judge's gain", "signed"),
@@ -128,7 +128,7 @@ def _of_texts(means: Means) -> tuple[Any, ...]:
 
 def pairs_table(figures: Figures) -> Table:
     """Return each arm against each other, the one that is ahead first."""
-    columns = _columns(
+    columns = columns_of(
         ("Arm", "text"),
         ("Against", "text"),
         ("Difference", "signed"),
@@ -188,7 +188,7 @@ def seeds_table(figures: Figures) -> Table:
     """Return each seed's means, and its differences between arms."""
     titles = [arm.label for arm in figures.arms]
     pairs = [pair for pair in figures.pairs if pair.difference is not None]
-    columns = _columns(
+    columns = columns_of(
         ("Seed", "text"),
         (BASE, "score"),
         *((title, "score") for title in titles),
@@ -212,7 +212,7 @@ def _of_seed(each: Estimate | None, number: int) -> float | None:
 
 def criteria_table(figures: Figures) -> Table:
     """Return each criterion before and after, by arm, with its difference from the base."""
-    columns = _columns(
+    columns = columns_of(
         ("Criterion", "text"),
         ("Arm", "text"),
         (BASE, "score"),
@@ -245,9 +245,9 @@ def criteria_table(figures: Figures) -> Table:
 
 def budgets_table(figures: Figures) -> Table:
     """Return what each arm was given, the mean of its seeds."""
-    columns = _columns(
+    columns = columns_of(
         ("Arm", "text"),
-        ("Rounds", "score"),
+        ("Rounds", "count"),
         ("Train prompts", "count"),
         ("Drafts judged", "count"),
         ("Optimiser steps", "count"),
@@ -263,7 +263,6 @@ def budgets_table(figures: Figures) -> Table:
         )
         for arm in figures.arms
     )
-    columns = tuple(Column(each.title, "count") if each.title == "Rounds" else each for each in columns)
     note = (
         "Means of the seeds. Prompts, drafts judged and steps should be equal; pairs are what the judge made of the drafts. "
         "Pairs trained on count past pairs that were mixed in. Kept round 0 is the base."
@@ -273,7 +272,7 @@ def budgets_table(figures: Figures) -> Table:
 
 def rounds_table(layout: Layout) -> Table:
     """Return each arm's rounds on the validation prompts, the mean of its seeds."""
-    columns = _columns(
+    columns = columns_of(
         ("Arm", "text"),
         ("Round", "count"),
         ("Training judge", "score"),
@@ -289,36 +288,27 @@ def rounds_table(layout: Layout) -> Table:
     rows = []
     for label, runs in layout.arms.items():
         for number in range(max(len(run.rounds) for run in runs)):
-            here = [run.rounds[number] for run in runs if number < len(run.rounds)]
-            rows.append((label, number, *(_round_mean(here, of) for of in ROUND)))
+            here = [round_figures(run.rounds[number]) for run in runs if number < len(run.rounds)]
+            rows.append((label, number, *(_round_mean(here, name) for name in ROUND)))
     return Table(
         "rounds", "Rounds", columns, tuple(rows), "Validation prompts, means of the seeds; round 0 is the base."
     )
 
 
-ROUND: tuple[Callable[[RoundResult], float | None], ...] = (
-    lambda each: each.rubric_score,
-    lambda each: each.held_out_score,
-    lambda each: each.gold,
-    lambda each: next(
-        (found.win_rate for found in each.evaluation if (found.baseline, found.kind) == (BASE, None)), None
-    ),
-    lambda each: None if (kl := each.diagnostics.get("kl_base")) is None else float(max(0.0, kl) ** 0.5),
-    lambda each: each.mean_tokens,
-    lambda each: each.diagnostics.get("policy_distinct_2"),
-    lambda each: each.pairs if each.round else None,
-    lambda each: each.train.steps if each.train else None,
-)
+ROUND = ("judge", "held_out", "gold", "win_rate", "sqrt_kl", "tokens", "distinct_2", "pairs", "steps")
+"""Figures of a round, in the order of the table's columns."""
 
 
-def _round_mean(rounds: Sequence[RoundResult], of: Callable[[RoundResult], float | None]) -> float | None:
-    known = [value for each in rounds if (value := of(each)) is not None]
+def _round_mean(rounds: Sequence[Mapping[str, float]], name: str) -> float | None:
+    known = [each[name] for each in rounds if name in each]
     return _whole(float(np.mean(known))) if known else None
 
 
 def findings_table(layout: Layout) -> Table:
     """Return what the guard found in each arm's rounds."""
-    columns = _columns(("Arm", "text"), ("Level", "text"), ("Check", "text"), ("Where", "text"), ("First seen", "text"))
+    columns = columns_of(
+        ("Arm", "text"), ("Level", "text"), ("Check", "text"), ("Where", "text"), ("First seen", "text")
+    )
     return Table("findings", "Findings of the rounds", columns, tuple(_findings(layout)))
 
 
@@ -338,7 +328,7 @@ def _findings(layout: Layout) -> Iterator[tuple[str, ...]]:
 
 def cost_table(figures: Figures) -> Table:
     """Return what each arm's judging cost, the mean of its seeds."""
-    columns = _columns(
+    columns = columns_of(
         ("Arm", "text"),
         ("Judge calls", "count"),
         ("Judge tokens", "count"),
@@ -373,19 +363,3 @@ def _whole(value: float | None) -> float | None:
 
 def _value(each: Estimate | None) -> tuple[float | None, Interval | None]:
     return (None, None) if each is None else (each.value, each.interval)
-
-
-def _columns(*columns: tuple[str, Shown]) -> tuple[Column, ...]:
-    return tuple(Column(title, shown) for title, shown in columns)
-
-
-def _without_empty(table: Table) -> Table:
-    """Return the table without columns in which no row has a value."""
-    from dataclasses import replace
-
-    kept = [number for number in range(len(table.columns)) if any(row[number] is not None for row in table.rows)]
-    return replace(
-        table,
-        columns=tuple(table.columns[number] for number in kept),
-        rows=tuple(tuple(row[number] for number in kept) for row in table.rows),
-    )

@@ -199,8 +199,7 @@ def _wins(figures: Figures, pair: Versus) -> str:
     low_high = "" if pair.win_rate.interval is None else f" ({_shares(pair.win_rate.interval)})"
     rate = f"{whole_percent(pair.win_rate.value)} of prompts{low_high}, ties half"
     text = f"{pair.arm}'s draft wins against {pair.other}'s on {rate}"
-    if pair.length_controlled is not None and abs(pair.length_controlled - pair.win_rate.value) >= 0.02:
-        text += f"; at equal length on {whole_percent(pair.length_controlled)}"
+    text += _at_equal_length(pair)
     seeds = len(pair.difference.by_seed)
     if seeds > 1:
         text += f"; it is ahead in {pair.seeds_above} of {seeds} seeds"

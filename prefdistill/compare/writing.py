@@ -14,20 +14,19 @@ from prefdistill.browsing import rows_of_comparison
 from prefdistill.compare.data import ArmRun
 from prefdistill.errors import PrefdistillError, RunError
 from prefdistill.finished import read_finished
+from prefdistill.folders import COMPARISON
 from prefdistill.result import write_tables
 from prefdistill.run import read_json, write_json, write_text
 from prefdistill.stages.report.comparison import ComparisonReport, Curve
 from prefdistill.stages.report.comparison_page import render_comparison
 from prefdistill.stages.report.markdown import render_markdown
 
-FILE = "comparison.json"
-
 
 def write_comparison(
     report: ComparisonReport, numbers: dict[str, Any], arm_runs: Sequence[ArmRun], folder: Path, texts: bool
 ) -> dict[str, Path]:
     """Write everything that a comparison leaves, and return where it is."""
-    path = folder / FILE
+    path = folder / COMPARISON
     stored = TypeAdapter(ComparisonReport).dump_python(replace(report, browser=None), mode="json", by_alias=True)
     runs = [
         {"label": each.label, "seed": each.seed, "folder": os.path.relpath(each.run.directory.path, folder)}
@@ -46,9 +45,11 @@ def read_comparison(folder: Path) -> ComparisonReport:
     Raises:
         RunError: there is none, or it is not finished.
     """
-    path = folder / FILE
+    path = folder / COMPARISON
     if not path.is_file():
-        raise RunError(f"{folder}: no comparison there (no {FILE}); expected a folder that `prefdistill compare` made")
+        raise RunError(
+            f"{folder}: no comparison there (no {COMPARISON}); expected a folder that `prefdistill compare` made"
+        )
     stored = read_json(path)
     if "report" not in stored:
         raise RunError(f"{folder}: the comparison is not finished; run the same `prefdistill compare` command again")
@@ -59,7 +60,7 @@ def read_comparison(folder: Path) -> ComparisonReport:
 
 def is_finished(folder: Path) -> bool:
     """Return whether a comparison's folder has a report to render."""
-    return "report" in read_json(folder / FILE)
+    return "report" in read_json(folder / COMPARISON)
 
 
 def _linked(folder: Path, runs: Sequence[dict[str, Any]], curves: Sequence[Curve]) -> tuple[Curve, ...]:
@@ -72,7 +73,7 @@ def _linked(folder: Path, runs: Sequence[dict[str, Any]], curves: Sequence[Curve
 def render_again(folder: Path, texts: bool | None = None) -> None:
     """Render a comparison's report.html, report.md and tables/ from what is stored; `texts` as it was by default."""
     report = read_comparison(folder)
-    shown = bool(read_json(folder / FILE).get("texts", True)) if texts is None else texts
+    shown = bool(read_json(folder / COMPARISON).get("texts", True)) if texts is None else texts
     write_text(folder / "report.html", render_comparison(report, shown))
     write_text(folder / "report.md", render_markdown(report))
     write_tables(report.tables, folder / "tables")

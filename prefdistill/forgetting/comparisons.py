@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefdistill.compare.writing import FILE, is_finished, render_again
+from prefdistill.compare.writing import is_finished, render_again
+from prefdistill.folders import COMPARISON
 
 
 def runs_of(folder: Path) -> list[Path]:
     """Return the run folders of a comparison, or the one folder that was named."""
-    if not (folder / FILE).is_file():
+    if not (folder / COMPARISON).is_file():
         return [folder]
     return sorted(path.parent for path in folder.glob("*/seed-*/prompts.jsonl"))
 
 
 def comparison_of(folder: Path) -> Path | None:
     """Return the comparison that a run folder belongs to, or the folder itself where it is one."""
-    return next((each for each in (folder, folder.parent.parent) if (each / FILE).is_file()), None)
+    return next((each for each in (folder, folder.parent.parent) if (each / COMPARISON).is_file()), None)
 
 
 def finish_comparison(folder: Path, prompt_id: str) -> list[str]:

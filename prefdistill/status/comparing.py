@@ -10,20 +10,19 @@ from rich.console import Console
 from rich.table import Table
 
 from prefdistill.errors import RunError
+from prefdistill.folders import COMPARISON
 from prefdistill.run import read_json
 from prefdistill.status.reading import Status, is_worked_on, read_status
-
-FILE = "comparison.json"
 
 
 def is_comparison(folder: Path) -> bool:
     """Return whether a folder is a comparison's."""
-    return (folder / FILE).is_file()
+    return (folder / COMPARISON).is_file()
 
 
 def comparison_status(folder: Path) -> dict[str, Any]:
     """Return how far a comparison is: its runs by label and seed, and the command that goes on; it only reads files."""
-    asked = read_json(folder / FILE)
+    asked = read_json(folder / COMPARISON)
     labels, seeds = asked.get("labels", []), asked.get("seeds", [])
     runs = {label: {seed: _state(folder / label / f"seed-{seed}") for seed in seeds} for label in labels}
     done = all(each == "done" for states in runs.values() for each in states.values())

@@ -22,7 +22,7 @@ from prefdistill.stages.report.data import (
 
 def render_result(report: ReportData) -> dict[str, Any]:
     """Return the run's numbers as JSON values; what was not measured, or is not a finite number, is None."""
-    return _finite(
+    return finite(
         {
             "schema": SCHEMA,
             "version": report.version,
@@ -154,9 +154,10 @@ def _kind(report: ReportData, kind: str) -> dict[str, Any]:
     }
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Return JSON values with None for numbers that are not finite."""
     if isinstance(value, dict):
-        return {str(key): _finite(each) for key, each in value.items()}
+        return {str(key): finite(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(each) for each in value]
+        return [finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -14,7 +14,7 @@ from prefdistill.stages.report.data import (
     round_cost,
     round_warnings,
 )
-from prefdistill.stages.report.tables import Column, Shown, Table
+from prefdistill.stages.report.tables import Column, Shown, Table, columns_of, without_empty
 
 
 def run_tables(report: ReportData) -> tuple[Table, ...]:
@@ -34,24 +34,6 @@ def run_tables(report: ReportData) -> tuple[Table, ...]:
         _by_round(report, "seconds", "Seconds by stage", lambda each: each.seconds),
     )
     return tuple(without_empty(table) for table in found if table.rows)
-
-
-def without_empty(table: Table) -> Table:
-    """Return the table without columns in which no row has a value; the first column stays."""
-    kept = [
-        index for index in range(len(table.columns)) if index == 0 or any(row[index] is not None for row in table.rows)
-    ]
-    return Table(
-        table.name,
-        table.title,
-        tuple(table.columns[index] for index in kept),
-        tuple(tuple(row[index] for index in kept) for row in table.rows),
-        table.note,
-    )
-
-
-def _columns(*columns: tuple[str, Shown]) -> tuple[Column, ...]:
-    return tuple(Column(title, shown) for title, shown in columns)
 
 
 AGAINST: tuple[tuple[str, Shown], ...] = (
@@ -91,7 +73,7 @@ def _against(result: EvaluationResult | None) -> tuple[Any, ...]:
 
 
 def _rounds(report: ReportData) -> Table:
-    columns = _columns(
+    columns = columns_of(
         ("Round", "count"),
         ("Kept", "text"),
         ("Win rate over base", "percent"),
@@ -142,13 +124,13 @@ def _kinds(report: ReportData) -> Table:
         for each in report.rounds
         if find_result(each.evaluation, kind=kind) is not None
     )
-    columns = _columns(("Kind", "text"), ("Round", "count"), *AGAINST)
+    columns = columns_of(("Kind", "text"), ("Round", "count"), *AGAINST)
     return Table("kinds", "By kind of prompt", columns, rows, "Validation prompts, against the base.")
 
 
 def _test(report: ReportData) -> Table:
     rows = tuple((each.baseline, each.kind if report.kinds else None, *_against(each)) for each in report.test)
-    columns = _columns(("Against", "text"), ("Kind", "text"), *AGAINST)
+    columns = columns_of(("Against", "text"), ("Kind", "text"), *AGAINST)
     return Table("test", "On the test prompts", columns, rows, "Touched once, by the kept policy.")
 
 
@@ -161,7 +143,7 @@ def _criteria(report: ReportData) -> Table:
         for name, after in (result.criteria.items() if result else ())
         if name in before
     )
-    columns = _columns(
+    columns = columns_of(
         ("Criterion", "text"), ("Base", "score"), ("Kept policy", "score"), ("Change", "signed"), ("Teacher", "score")
     )
     return Table("criteria", "By criterion", columns, rows, "Mean scores of test drafts, 0 to 1.")
@@ -182,7 +164,7 @@ def _whole(value: float | None) -> float | int | None:
 
 def _checks(report: ReportData) -> Table:
     rows = tuple((each.round, check.name, check.state, check.text) for each in report.rounds for check in each.checks)
-    columns = _columns(("Round", "count"), ("Check", "text"), ("State", "text"), ("What it found", "text"))
+    columns = columns_of(("Round", "count"), ("Check", "text"), ("State", "text"), ("What it found", "text"))
     return Table("checks", "Checks before training", columns, rows)
 
 
@@ -193,12 +175,12 @@ def _findings(report: ReportData) -> Table:
         rows += [(each.round, finding.level, finding.check, finding.message) for finding in each.findings]
         told = {finding.message for finding in each.findings}
         rows += [(each.round, "warn", None, words) for words in round_warnings(each) if words not in told]
-    columns = _columns(("Round", "count"), ("Level", "text"), ("Check", "text"), ("Finding", "text"))
+    columns = columns_of(("Round", "count"), ("Level", "text"), ("Check", "text"), ("Finding", "text"))
     return Table("findings", "Findings", columns, tuple(rows))
 
 
 def _cost(report: ReportData) -> Table:
-    columns = _columns(
+    columns = columns_of(
         ("Round", "text"),
         ("Calls", "count"),
         ("From the cache", "count"),

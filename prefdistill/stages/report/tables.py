@@ -75,6 +75,25 @@ class Field:
         return value, interval_text(low_high, self.ends)
 
 
+def without_empty(table: Table) -> Table:
+    """Return the table without columns in which no row has a value; the first column stays."""
+    kept = [
+        index for index in range(len(table.columns)) if index == 0 or any(row[index] is not None for row in table.rows)
+    ]
+    return Table(
+        table.name,
+        table.title,
+        tuple(table.columns[index] for index in kept),
+        tuple(tuple(row[index] for index in kept) for row in table.rows),
+        table.note,
+    )
+
+
+def columns_of(*columns: tuple[str, Shown]) -> tuple[Column, ...]:
+    """Return columns from their titles and how their values are written."""
+    return tuple(Column(title, shown) for title, shown in columns)
+
+
 def fields(table: Table) -> tuple[Field, ...]:
     """Return the columns as people see them: an interval after a number belongs to it."""
     found: list[Field] = []
