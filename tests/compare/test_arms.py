@@ -110,7 +110,7 @@ def test_answers_need_a_teacher(tiny_recipe):
 
 
 def test_the_help_explains_every_arm():
-    from prefdistill.cli import compare
+    from prefdistill.cli.running import compare
 
     for name, kind in KINDS.items():
         assert f"- `{name}`: {kind.what}" in compare.__doc__
