@@ -83,6 +83,7 @@ def round_result(
     sound = sound_round(shop, number, judged, rows, drops, trained, ours, baselines, watched)
     result = RoundResult(
         round=number,
+        warm_start=number < shop.recipe.first_round,
         drafts=len(judged.drafts),
         judged=len(_judged_ids(verdicts)),
         failed=len(failures),

@@ -1,4 +1,4 @@
-"""Rounds that learn from the teacher's answers: one answer to each of the round's prompts, instead of drafts and pairs.
+"""Rounds that learn from the teacher's answers: its answers to the round's prompts, instead of drafts and pairs.
 
 Place in the flow: instead of sampling, judging and pairing, for a trainer that `learns_from` answers. Checked gates cost
 nothing and always count. The judge is asked only where the rubric has gates that must be asked, and only they count: a
@@ -35,7 +35,7 @@ def write_answers(shop: Workshop, number: int, prompts: tuple[Prompt, ...]) -> t
     judges = {"verdicts": shop.judge} if judges_gates(shop.rubrics, shop.judge) else {}
     judged = drafts_and_verdicts(shop, _wanted(shop, number, prompts), judges)
     judged.verdicts.setdefault("verdicts", {})
-    found = [_answer(shop, number, judged, prompt, bool(judges)) for prompt in judged.prompts]
+    found = [row for prompt in judged.prompts for row in _answers(shop, number, judged, prompt, bool(judges))]
     answers = tuple(sorted((row for row in found if isinstance(row, Answer)), key=lambda answer: answer.id))
     return judged, Paired((), (), tuple(row for row in found if isinstance(row, Drop)), answers=answers)
 
@@ -56,7 +56,7 @@ def _wanted(shop: Workshop, number: int, prompts: tuple[Prompt, ...]) -> Wanted:
         source="teacher",
         round=number,
         purpose="train",
-        drafts=1,
+        drafts=shop.recipe.answers_of(number),
         temperature=recipe.evaluate.temperature,
         top_p=recipe.evaluate.top_p,
         policy_fingerprint="",
@@ -64,25 +64,28 @@ def _wanted(shop: Workshop, number: int, prompts: tuple[Prompt, ...]) -> Wanted:
     )
 
 
-def _answer(shop: Workshop, number: int, judged: Judged, prompt: Prompt, asked: bool) -> Answer | Drop:
-    """Return a prompt's answer, or the one reason why it has none."""
-    drafts = [draft for draft in judged.drafts.values() if draft.prompt_id == prompt.id]
-    reason: Reason | None
-    if not drafts or not drafts[0].completion.strip():
-        failures = [failure.message for failure in judged.failures if failure.key.split("/")[0] == prompt.id]
-        reason, detail = "not_written", failures[0] if failures else ""
-    else:
-        verdict = judged.verdicts["verdicts"].get(prompt.id)
-        reason, detail = _refused(shop, prompt, drafts[0], verdict, asked)
-    if reason is not None:
-        return Drop(prompt_id=prompt.id, round=number, reason=reason, detail=detail)
-    return Answer(
-        id=drafts[0].id,
-        prompt_id=prompt.id,
-        round=number,
-        prompt=prompt.messages,
-        completion=drafts[0].completion.strip(),
-    )
+def _answers(shop: Workshop, number: int, judged: Judged, prompt: Prompt, asked: bool) -> list[Answer | Drop]:
+    """Return a prompt's answers, equal ones once, or the one reason why it has none."""
+    drafts = sorted((each for each in judged.drafts.values() if each.prompt_id == prompt.id), key=lambda each: each.id)
+    verdict = judged.verdicts["verdicts"].get(prompt.id)
+    answers: dict[str, Answer] = {}
+    refused: list[tuple[Reason, str]] = []
+    for draft in drafts:
+        text = draft.completion.strip()
+        reason, detail = _refused(shop, prompt, draft, verdict, asked) if text else ("not_written", "")
+        if reason is not None:
+            refused.append((reason, detail))
+        elif text not in answers:
+            answers[text] = Answer(
+                id=draft.id, prompt_id=prompt.id, round=number, prompt=prompt.messages, completion=text
+            )
+    if answers:
+        return list(answers.values())
+    failures = [failure.message for failure in judged.failures if failure.key.split("/")[0] == prompt.id]
+    reason, detail = refused[0] if refused else ("not_written", "")
+    if reason == "not_written" and failures:
+        detail = failures[0]
+    return [Drop(prompt_id=prompt.id, round=number, reason=reason, detail=detail)]
 
 
 def _refused(

@@ -118,7 +118,7 @@ def set_aside_from(shop: Workshop, number: int, stage: str) -> str:
             f"{'; '.join(shop.changed)}; undo the change, leave --round out (every round is then made again from "
             f"{stage} on), or start a new run with --run NAME"
         )
-    if folder not in there or number > shop.recipe.loop.rounds:
+    if folder not in there or number > shop.recipe.last_round:
         found = f"rounds 1 to {len(there)} are" if there else "no round is"
         raise RunError(
             f"{folder}: there is nothing to redo ({found} there, loop.rounds is {shop.recipe.loop.rounds}); expected a "
@@ -159,7 +159,7 @@ def round_of(folder: Path) -> int:
 EARLIEST = {
     "sample": ("seed", "student", "prompts", "sample", "loop"),
     "judge": ("rubric", "judge", "teacher"),
-    "train": ("pair", "train", "loop.start_from"),
+    "train": ("pair", "train", "warm_start", "loop.start_from"),
 }
 """Stage to the recipe keys whose change makes its artefacts stale."""
 

@@ -26,7 +26,16 @@ from prefdistill.recipe import Recipe, differing_keys, operational_keys
 from prefdistill.records import Forgotten, Policy, Prompt, Split, digest
 from prefdistill.rubric import Rubric, RubricSet
 from prefdistill.run import RunDirectory, read_json, write_json, write_text
-from prefdistill.stages.load import SPLITS, Loaded, check_fields, load_prompts, load_unsplit, read_dataset, read_rows
+from prefdistill.stages.load import (
+    SPLITS,
+    Loaded,
+    check_fields,
+    load_prompts,
+    load_unsplit,
+    read_dataset,
+    read_rows,
+    round_slices,
+)
 
 if TYPE_CHECKING:
     from prefdistill.requests.layer import RequestLayer
@@ -87,8 +96,12 @@ class Workshop:
 
     @property
     def trainer(self) -> Trainer:
-        """The trainer, opened."""
+        """The trainer of the rounds, opened."""
         return self.recipe.train.trainer
+
+    def trainer_of(self, number: int) -> Trainer:
+        """Return the trainer of round `number`, opened: the warm start has its own."""
+        return self.recipe.section_of(number).trainer
 
     @property
     def rubrics(self) -> RubricSet:
@@ -152,6 +165,12 @@ class Workshop:
         manifest = read_json(self.run.manifest)
         if manifest["choices"] != self.context.choices:
             write_json(self.run.manifest, {**manifest, "choices": self.context.choices})
+
+
+def train_prompts(recipe: Recipe, prompts: Loaded) -> list[tuple[Prompt, ...]]:
+    """Return each round's train prompts, those of the warm start first."""
+    loop, warm = recipe.loop, None if recipe.warm_start is None else recipe.warm_start.prompts
+    return round_slices(prompts.of("train"), loop.rounds, loop.prompts_per_round, recipe.seed, warm)
 
 
 def limited_prompts(recipe: Recipe, prompts: Loaded, split: Split) -> tuple[Prompt, ...]:

@@ -51,7 +51,7 @@ def round_row(result: RoundResult) -> tuple[str, ...]:
     against = next((each for each in result.evaluation if each.baseline == "base" and each.kind is None), None)
     rate = f"{against.win_rate:.2f} ({against.interval[0]:.2f} to {against.interval[1]:.2f})" if against else "–"
     return (
-        "base" if result.round == 0 else str(result.round),
+        "base" if result.round == 0 else f"{result.round} warm start" if result.warm_start else str(result.round),
         str(result.drafts or "–"),
         str(result.failed),
         str(result.pairs or "–"),
@@ -150,7 +150,7 @@ class TerminalDisplay:
     def round_done(self, result: RoundResult) -> None:
         """Add a row, and print the round's warnings."""
         self.rounds.append(result)
-        name = "base" if result.round == 0 else f"round {result.round}"
+        name = result.name
         if result.failures:
             self.note(f"{name}: {failures_text(result.failures)}")
         if result.checks:

@@ -132,7 +132,7 @@ def _drafts_fingerprint(shop: Workshop, wanted: Wanted) -> str:
 
 def _adds_teacher(shop: Workshop, wanted: Wanted) -> bool:
     """Whether the teacher's drafts go into the pool of the student's."""
-    first = wanted.purpose == "train" and wanted.round == 1 and wanted.policy is not None
+    first = wanted.purpose == "train" and wanted.round == shop.recipe.first_round and wanted.policy is not None
     return first and bool(shop.recipe.sample.teacher_drafts)
 
 

@@ -63,7 +63,7 @@ class Logged:
         """Show a finished round, and log its checks, scores, failures and warnings."""
         if result.round in self._done_before:
             self._done_before.remove(result.round)
-            self.write(f"round {result.round}: done before")
+            self.write(f"{result.name if result.round else 'round 0'}: done before")
         else:
             for line in round_lines(result):
                 self.write(line)
@@ -79,7 +79,7 @@ class Logged:
 
 def round_lines(result: RoundResult) -> list[str]:
     """Return a round's lines of the log: what was checked before it trained, what it came to, what is wrong."""
-    name = f"round {result.round}"
+    name = result.name if result.round else "round 0"
     scores = (
         ("judge", result.rubric_score),
         ("held-out", result.held_out_score),

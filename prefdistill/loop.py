@@ -16,7 +16,7 @@ from prefdistill import __version__
 from prefdistill.accounts import round_result, round_zero
 from prefdistill.answers import write_answers
 from prefdistill.artefacts import set_aside_from
-from prefdistill.assembly import Workshop, adopt_recipe, opened
+from prefdistill.assembly import Workshop, adopt_recipe, opened, train_prompts
 from prefdistill.costs.watch import Watch
 from prefdistill.drafting import Judged, Wanted, drafts_and_verdicts
 from prefdistill.evaluation import Measured, evaluate, measure, measure_also
@@ -39,7 +39,6 @@ from prefdistill.round import (
 )
 from prefdistill.run import RunDirectory, disk_errors, read_json, write_json
 from prefdistill.soundness import Watched, data_findings
-from prefdistill.stages.load import round_slices
 
 WHAT_IS_LEFT = (
     "every round's policy and drafts are kept; set loop.on_stop: keep_best to keep the best of them, or loop.stop: never "
@@ -80,7 +79,8 @@ def run_recipe(
         watch.begin(shop)
         log = Logged(shown, run.log, run.finished_rounds())
         log.write(
-            f"started: prefdistill {__version__}, {recipe.loop.mode}, {recipe.loop.rounds} rounds, seed {recipe.seed}"
+            f"started: prefdistill {__version__}, {recipe.loop.mode}, {recipe.loop.rounds} rounds"
+            f"{' after a warm start' if recipe.warm_start else ''}, seed {recipe.seed}"
         )
         outcome = run_rounds(shop, log)
         keep_policy(outcome)
@@ -95,19 +95,17 @@ def run_rounds(shop: Workshop, display: Display) -> Outcome:
     recipe, outcome = shop.recipe, Outcome(shop, policies={0: shop.base})
     for text in shop.notes:
         display.note(text)
-    if recipe.loop.pairs_from is not None:
-        require_source(shop)
-    slices = round_slices(shop.prompts.of("train"), recipe.loop.rounds, recipe.loop.prompts_per_round, recipe.seed)
+    require_source(shop)
     state = State(measure_baselines(shop, "validation"), measure_also(shop, shop.base, shop.run.baselines, "base-"))
     outcome.rounds.append(round_zero(shop, state.baselines, state.also))
     display.round_done(outcome.rounds[0])
-    for number, prompts in enumerate(slices, start=1):
-        previous = outcome.policies[number - 1]
-        sampled = shop.base if recipe.loop.mode == "offline" else previous
+    for number, prompts in enumerate(train_prompts(recipe, shop.prompts), start=1):
+        begin, previous = outcome.policies[min(number, recipe.first_round) - 1], outcome.policies[number - 1]
+        sampled = begin if recipe.loop.mode == "offline" else previous
         finish_condemning(shop, number)
-        if recipe.loop.pairs_from is not None:
+        if recipe.pairs_from(number) is not None:
             judged, paired = replay(shop, number)
-        elif learns_from(shop.trainer) == "answers":
+        elif learns_from(shop.trainer_of(number)) == "answers":
             judged, paired = write_answers(shop, number, prompts)
         else:
             judged = drafts_and_verdicts(shop, train_drafts(shop, number, prompts, sampled), {"verdicts": shop.judge})
@@ -116,7 +114,7 @@ def run_rounds(shop: Workshop, display: Display) -> Outcome:
         try:
             result, decision = train_and_decide(outcome, state, number, judged, paired, display)
         except StarvedError as problem:
-            starved = "; ".join([str(problem), *data_findings(shop, judged, paired.rows, paired.drops)])
+            starved = "; ".join([str(problem), *data_findings(shop, number, judged, paired.rows, paired.drops)])
             if number == 1:
                 raise StarvedError(starved) from None
             outcome.stopped = f"stopped before round {number}: {starved}"
@@ -173,10 +171,11 @@ def train_and_decide(
 def train_and_measure(outcome: Outcome, state: State, number: int, judged: Judged, paired: Paired) -> RoundResult:
     """Train a round's policy on its pairs and on past ones, measure it, and return all that the round came to."""
     shop, previous = outcome.shop, outcome.policies[number - 1]
+    first = min(number, shop.recipe.first_round) - 1  # 0, or the warm start's
     before = outcome.policies.get(number - 2)
     mixed = mixed_past(shop, number, paired.rows, state.pairs)
     on = probes(shop, judged, state.measured[number - 1])
-    trained = train_policy(shop, number, paired, mixed, previous, on, before)
+    trained = train_policy(shop, number, paired, mixed, previous, on, outcome.policies[first], before)
     outcome.policies[number] = trained.policy
     folder, base = shop.run.round(number), state.baselines["base"]
     state.measured[number] = measure(shop, trained.policy, "validation", folder, "6-", base)
@@ -190,7 +189,7 @@ def train_and_measure(outcome: Outcome, state: State, number: int, judged: Judge
         trained,
         state.measured[number],
         state.baselines,
-        Watched(outcome.rounds, also, state.also),
+        Watched(outcome.rounds, state.measured[first], also, state.also),
     )
 
 

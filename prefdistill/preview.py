@@ -17,7 +17,7 @@ from prefdistill.answers import write_answers
 from prefdistill.assembly import Workshop, opened
 from prefdistill.drafting import drafts_and_verdicts
 from prefdistill.loop import train_drafts
-from prefdistill.protocols import learns_from
+from prefdistill.protocols import LearnsFrom, learns_from
 from prefdistill.recipe import Recipe
 from prefdistill.records import Answer, Draft, Drop, PreferencePair, Prompt, Ranking, Usage, Verdict
 from prefdistill.round import TrainingRow, rank_and_pair
@@ -34,25 +34,42 @@ def show_preview(recipe: Recipe, count: int, console: Console) -> None:
             for note in shop.notes:
                 _print(console, note)
             prompts = round_slices(shop.prompts.of("train"), 1, count, recipe.seed)[0]
-            if learns_from(shop.trainer) == "answers":
-                judged, paired = write_answers(shop, 1, prompts)
-            else:
-                judged = drafts_and_verdicts(shop, train_drafts(shop, 1, prompts, shop.base), {"verdicts": shop.judge})
-                paired = rank_and_pair(shop, 1, judged)
-            verdicts, groups = judged.verdicts["verdicts"], judged.groups()
-            for prompt in prompts:
-                ranking = next((each for each in paired.rankings if each.prompt_id == prompt.id), None)
-                outcome: list[TrainingRow | Drop] = [row for row in paired.rows if row.prompt_id == prompt.id]
-                outcome += [drop for drop in paired.drops if drop.prompt_id == prompt.id]
-                _show_prompt(console, shop, prompt, groups[prompt.id], verdicts.get(prompt.id), ranking, outcome)
-            usage = sum((verdict.usage for verdict in verdicts.values()), Usage())
-            console.print(Rule())
-            _print(
-                console,
-                f"{len(prompts)} prompts, {len(judged.drafts)} drafts, {len(paired.rows)} {learns_from(shop.trainer)}; "
-                f"{usage.calls} calls, {usage.cached} from the request cache, {usage.prompt_tokens} + "
-                f"{usage.completion_tokens} tokens, {usage.usd:.4f} USD (0 where the recipe gives no prices)",
-            )
+            first = recipe.first_round
+            for number in range(1, first + min(recipe.loop.rounds, 1)):
+                if recipe.pairs_from(number) is not None:
+                    _print(
+                        console, f"round {number} trains on the pairs of {recipe.pairs_from(number)}; nothing is asked"
+                    )
+                    continue
+                if first > 1:
+                    console.print(
+                        Rule("the warm start" if number < first else "the first round, sampled from the base")
+                    )
+                _preview(console, shop, number, prompts)
+
+
+def _preview(console: Console, shop: Workshop, number: int, prompts: tuple[Prompt, ...]) -> None:
+    """Make a round's drafts, verdicts and pairs, or answers, and print them."""
+    what = learns_from(shop.trainer_of(number))
+    if what == "answers":
+        judged, paired = write_answers(shop, number, prompts)
+    else:
+        judged = drafts_and_verdicts(shop, train_drafts(shop, number, prompts, shop.base), {"verdicts": shop.judge})
+        paired = rank_and_pair(shop, number, judged)
+    verdicts, groups = judged.verdicts["verdicts"], judged.groups()
+    for prompt in prompts:
+        ranking = next((each for each in paired.rankings if each.prompt_id == prompt.id), None)
+        outcome: list[TrainingRow | Drop] = [row for row in paired.rows if row.prompt_id == prompt.id]
+        outcome += [drop for drop in paired.drops if drop.prompt_id == prompt.id]
+        _show_prompt(console, shop, prompt, groups[prompt.id], verdicts.get(prompt.id), ranking, outcome, what)
+    usage = sum((verdict.usage for verdict in verdicts.values()), Usage())
+    console.print(Rule())
+    _print(
+        console,
+        f"{len(prompts)} prompts, {len(judged.drafts)} drafts, {len(paired.rows)} {what}; "
+        f"{usage.calls} calls, {usage.cached} from the request cache, {usage.prompt_tokens} + "
+        f"{usage.completion_tokens} tokens, {usage.usd:.4f} USD (0 where the recipe gives no prices)",
+    )
 
 
 def _print(console: Console, text: str, style: str | None = None) -> None:
@@ -68,6 +85,7 @@ def _show_prompt(
     verdict: Verdict | None,
     ranking: Ranking | None,
     outcome: list[TrainingRow | Drop],
+    what: LearnsFrom,
 ) -> None:
     console.print(Rule(f"prompt {prompt.id}"))
     for message in prompt.messages:
@@ -105,8 +123,7 @@ def _show_prompt(
         elif isinstance(row, Answer):
             _print(console, "answer: trained on as it is")
         else:
-            what = "answer" if learns_from(shop.trainer) == "answers" else "pair"
-            _print(console, f"no {what}: {row.reason} {row.detail}")
+            _print(console, f"no {what[:-1]}: {row.reason} {row.detail}")
 
 
 def _show_judgement(console: Console, draft: Draft, verdict: Verdict) -> None:

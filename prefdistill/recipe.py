@@ -252,8 +252,9 @@ class TrainSection(PluginSection):
     folder: ClassVar[str] = "trainers"
 
     trainer: Use[Trainer]
-    reference: Literal["base", "previous"] = "base"
-    """The policy that DPO measures against; a training on answers measures against none."""
+    reference: Literal["base", "warm_start", "previous"] = "base"
+    """The policy that DPO measures against; where the recipe has a warm start, `warm_start` by default. A training on
+    answers measures against none."""
     mix_past: MixPast = MixPast()
     steps: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], ...] | None = None
     """Optimiser steps a round instead of epochs: pairs are repeated, or left over, as that needs. One number for all
@@ -276,6 +277,34 @@ class TrainSection(PluginSection):
     def default_use(cls) -> str:
         """Return the plug-in used where the section names none."""
         return "dpo"
+
+
+class WarmStartSection(PluginSection):
+    """A first round that brings the student near the teacher before its own drafts are compared."""
+
+    slot: ClassVar[str] = "trainer"
+    folder: ClassVar[str] = "trainers"
+
+    trainer: Use[Trainer]
+    prompts: int = Field(default=1000, ge=1)
+    """At most so many train prompts, from the head of the shuffle that the rounds take theirs from."""
+    answers: int = Field(default=1, ge=1)
+    """Answers a prompt that the teacher writes."""
+    steps: int | None = Field(default=None, ge=1)
+    """Optimiser steps instead of epochs: answers are repeated, or left over, as that needs."""
+    pairs_from: Path | None = None
+    """A run whose pairs are trained on, for a trainer that learns from pairs; relative to the recipe. They were made of
+    that run's drafts, with its paid judgements, and nothing is asked again."""
+
+    @classmethod
+    def default_use(cls) -> str:
+        """Return the plug-in used where the section names none."""
+        return "outputs"
+
+    @field_validator("pairs_from")
+    @classmethod
+    def _run_folder(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        return None if path is None else (_directory(info) / path.expanduser()).resolve()
 
 
 class AlsoTask(Section):
@@ -365,7 +394,7 @@ class LoopSection(Section):
     """May be raised later: the run goes on. 0 trains nothing: base and teacher are measured."""
     prompts_per_round: int = Field(default=256, ge=1)
     """Consecutive slices of one seeded shuffle of the train prompts; wraps around."""
-    start_from: Literal["previous", "base"] = "previous"
+    start_from: Literal["previous", "warm_start", "base"] = "previous"
     """The policy that a round's training starts from."""
     keep: Literal["best", "last"] = "best"
     """Which round's policy is kept and measured on the test split: the best on validation, or the last."""
@@ -411,6 +440,8 @@ class Recipe(Section):
     prompts: PromptsSection
     sample: SampleSection = Field(default_factory=lambda: SampleSection.model_validate({}))
     judge: Use[Judge]
+    warm_start: WarmStartSection | None = None
+    """Training on the teacher's answers, or on another run's pairs, before the rounds; it is the run's first round."""
     pair: PairOptions = PairOptions()
     train: TrainSection = Field(default_factory=lambda: TrainSection.model_validate({}))
     evaluate: EvaluateSection = EvaluateSection()
@@ -473,8 +504,45 @@ class Recipe(Section):
             self.evaluate.gold,
             *(task.judge for task in self.evaluate.also),
             self.train.trainer,
+            None if self.warm_start is None else self.warm_start.trainer,
         )
         return tuple(each for each in found if isinstance(each, Plugin))
+
+    @property
+    def first_round(self) -> int:
+        """The number of the first round of `loop`: a warm start is round 1, and the rounds follow it."""
+        return 1 if self.warm_start is None else 2
+
+    @property
+    def last_round(self) -> int:
+        """The number of the last round, the warm start included."""
+        return self.first_round - 1 + self.loop.rounds
+
+    def section_of(self, number: int) -> TrainSection | WarmStartSection:
+        """Return the section that says how round `number` is trained."""
+        return self.train if self.warm_start is None or number >= self.first_round else self.warm_start
+
+    def steps_of(self, number: int) -> int | None:
+        """Return the optimiser steps of round `number`; None where the trainer's epochs decide."""
+        if self.warm_start is not None and number < self.first_round:
+            return self.warm_start.steps
+        return self.train.steps_of(number - self.first_round + 1)
+
+    def answers_of(self, number: int) -> int:
+        """Return how many answers a prompt the teacher writes in round `number`, where it learns from answers."""
+        return 1 if self.warm_start is None or number >= self.first_round else self.warm_start.answers
+
+    def pairs_from(self, number: int) -> Path | None:
+        """Return the run whose pairs round `number` trains on; None where it makes its own."""
+        if self.warm_start is not None and number < self.first_round:
+            return self.warm_start.pairs_from
+        return self.loop.pairs_from
+
+    @property
+    def reference(self) -> Literal["base", "warm_start", "previous"]:
+        """The policy that DPO measures against."""
+        given = self.warm_start is None or "reference" in self.train.model_fields_set
+        return self.train.reference if given else "warm_start"
 
     def asked_identity(self, judge: Any) -> dict[str, Any] | None:
         """Return what the replies of the recipe's teacher depend on where a judge asks it, else None.
@@ -507,6 +575,8 @@ class Recipe(Section):
                 f"loop.pairs_from names pairs, and train.use `{name_of(self.train.trainer)}` learns from the teacher's "
                 "answers; take one of the two out"
             )
+        self._warm_start_agrees()
+        self._hand_teacher_over()
         if self.sample.teacher_drafts and self.teacher is None:
             raise ValueError("sample.teacher_drafts needs a `teacher`; add one or set it to 0")
         for key in ("tie_margin", "gate_failures"):
@@ -546,10 +616,51 @@ class Recipe(Section):
             )
         return self
 
+    def _warm_start_agrees(self) -> None:
+        """Refuse a warm start that lacks what it learns from, or that the rounds would throw away."""
+        warm = self.warm_start
+        for key, value in (("train.reference", self.train.reference), ("loop.start_from", self.loop.start_from)):
+            if warm is None and value == "warm_start":
+                raise ValueError(f"{key} is warm_start, and there is none; add `warm_start`, or set `{key}: base`")
+        if warm is None:
+            return
+        name, answers = name_of(warm.trainer), learns_from(warm.trainer) == "answers"
+        if self.loop.start_from == "base":
+            raise ValueError(
+                "loop.start_from is base: every round would begin without the warm start; set `loop.start_from: "
+                "warm_start` or `previous`, or take `warm_start` out"
+            )
+        if self.loop.pairs_from is not None:
+            raise ValueError(
+                "loop.pairs_from takes every round's pairs from a run, and cannot follow a warm start; take one out"
+            )
+        if answers and self.teacher is None:
+            raise ValueError(f"warm_start `{name}` learns from the teacher's answers, and there is none; add `teacher`")
+        if answers and warm.pairs_from is not None:
+            raise ValueError(
+                f"warm_start.pairs_from names pairs, and `{name}` learns from answers; take one of the two out"
+            )
+        if not answers and warm.pairs_from is None:
+            raise ValueError(
+                f"warm_start `{name}` learns from pairs, and there are none before round 1; name a run's with "
+                "`warm_start.pairs_from`, or take `use: outputs`"
+            )
+
+    def _hand_teacher_over(self) -> None:
+        """Give the recipe's teacher to each trainer that asks for it, before anything depends on the trainer's identity."""
+        for key, section in (("train", self.train), ("warm_start", self.warm_start)):
+            take = getattr(section.trainer, "take_teacher", None) if section else None
+            fault = take(self.teacher) if take else None
+            if fault:
+                kind = PydanticCustomError("value_error", "{text}", {"text": fault})
+                line = InitErrorDetails(type=kind, loc=(key, "teacher"), input=None)
+                raise ValidationError.from_exception_data("teacher", [line])
+
     def resolved(self) -> dict[str, Any]:
         """Return the recipe as plain data that can be run again from any folder; it holds no secrets."""
         data = self.model_dump(mode="json", exclude_none=True)
         data["student"]["model"] = self.student.source
+        data["train"]["reference"] = self.reference
         for name, levels in (("warn", self.loop.warn), ("stop", self.loop.stop)):
             if levels != "never":  # a check that is switched off is null, and must stay so
                 data["loop"][name] = levels.model_dump(mode="json")
@@ -624,6 +735,9 @@ PATH_KEYS = {
     ("sample", "drafts_from"),
     ("student", "model"),
     ("loop", "pairs_from"),
+    ("warm_start", "pairs_from"),
+    ("train", "teacher"),
+    ("warm_start", "teacher"),
 }
 
 
@@ -687,7 +801,7 @@ def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str =
 def recipe_schema() -> dict[str, Any]:
     """Return the recipe's JSON Schema, for completion in editors."""
     schema = Recipe.model_json_schema()
-    for section in (SampleSection, TrainSection):
+    for section in (SampleSection, TrainSection, WarmStartSection):
         part = schema["$defs"][section.__name__]
         slot = part["properties"].pop(section.slot)
         part["required"] = [name for name in part.get("required", []) if name != section.slot]

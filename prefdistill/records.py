@@ -559,6 +559,8 @@ class RoundResult(Row):
     """A finished round; its file is written last and says that the round is done."""
 
     round: int = Field(ge=0)
+    warm_start: bool = False
+    """Whether it is the warm start, the run's first round."""
     drafts: int = Field(ge=0)
     judged: int = Field(ge=0)
     """Drafts with a complete judgement or a place in a comparison."""
@@ -604,6 +606,11 @@ class RoundResult(Row):
     remedy: Remedy | None = None
     """What was changed before this round was trained once more, because a stop rule condemned its first attempt."""
     warnings: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What a reader calls it: base, warm start, round 2."""
+        return "base" if self.round == 0 else "warm start" if self.warm_start else f"round {self.round}"
 
     def key(self) -> str:
         return f"round-{self.round:02d}"

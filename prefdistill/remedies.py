@@ -29,8 +29,9 @@ def remedy_of(shop: Workshop, number: int) -> Remedy | None:
 
 def trainer_for(shop: Workshop, number: int) -> Any:
     """Return the recipe's trainer with the remedies of this round and of all rounds before."""
-    trainer: Any = shop.trainer
-    for each in range(1, number + 1):
+    trainer: Any = shop.trainer_of(number)
+    first = shop.recipe.first_round
+    for each in range(first if number >= first else number, number + 1):  # a warm start's remedy is its own
         remedy = remedy_of(shop, each)
         if remedy is None:
             continue

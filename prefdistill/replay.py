@@ -1,8 +1,8 @@
-"""Rounds made of another run's pairs: a control that tells fresh drafts from good pairs.
+"""Rounds made of another run's pairs: a control that tells fresh drafts from good pairs, and a warm start.
 
 Place in the flow: instead of sampling and judging. The pairs of an online run are shuffled over the rounds and trained
 on: what online still has over this arm, it owes to drafts of the updated student at the right time, and not to what the
-pairs say.
+pairs say. A warm start takes all of a run's pairs at once, to bring another student near what was paid for already.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from prefdistill.assembly import Workshop
+from prefdistill.assembly import Workshop, train_prompts
 from prefdistill.diagnostics.judging import flip_rate
 from prefdistill.drafting import Judged
 from prefdistill.errors import RunError
@@ -26,23 +26,38 @@ def replay(shop: Workshop, number: int) -> tuple[Judged, Paired]:
     Raises:
         RunError: that run is not there, or has not finished as many rounds.
     """
-    source, rounds = require_source(shop), shop.recipe.loop.rounds
-    union = [(each, pair) for each in range(1, rounds + 1) for pair in _pairs(source, each)]
+    path, warm = shop.recipe.pairs_from(number), shop.recipe.warm_start is not None
+    assert path is not None
+    source, rounds = RunDirectory(path), shop.recipe.loop.rounds
+    taken = sorted(source.finished_rounds() - {0}) if warm else range(1, rounds + 1)
+    union = [(each, pair) for each in taken for pair in _pairs(source, each)]
     order = sorted(union, key=lambda item: seed_of(shop.recipe.seed, "replay", item[0], item[1].id))
-    start, end = ((number + step) * len(order) // rounds for step in (-1, 0))
-    return _of_round(
-        shop, number, source, [item for item in order[start:end] if item[1].prompt_id not in shop.forgotten]
-    )
+    if warm:
+        wanted = {prompt.id for prompt in train_prompts(shop.recipe, shop.prompts)[0]}
+        chosen = [item for item in order if item[1].prompt_id in wanted]
+    else:
+        start, end = ((number + step) * len(order) // rounds for step in (-1, 0))
+        chosen = order[start:end]
+    return _of_round(shop, number, source, [item for item in chosen if item[1].prompt_id not in shop.forgotten])
 
 
-def require_source(shop: Workshop) -> RunDirectory:
-    """Return the run that `loop.pairs_from` names.
+def require_source(shop: Workshop) -> None:
+    """Check that the run whose pairs are trained on is there, where the recipe names one.
 
     Raises:
         RunError: it is not there, or has not finished as many rounds.
     """
+    warm = shop.recipe.warm_start
+    if warm is not None and warm.pairs_from is not None:
+        source = RunDirectory(warm.pairs_from)
+        if not any(_pairs(source, each) for each in source.finished_rounds() - {0}):
+            found = "no pairs in any finished round" if source.manifest.is_file() else "no run there"
+            raise RunError(
+                f"{source.path}: warm_start.pairs_from: {found}; expected a run with at least one finished round"
+            )
     path, rounds = shop.recipe.loop.pairs_from, shop.recipe.loop.rounds
-    assert path is not None
+    if path is None:
+        return
     source = RunDirectory(path)
     done = source.finished_rounds() - {0}
     if not done >= set(range(1, rounds + 1)):
@@ -51,7 +66,6 @@ def require_source(shop: Workshop) -> RunDirectory:
             f"{path}: loop.pairs_from: {found}, and loop.rounds is {rounds}; expected a run with as many finished rounds: "
             "finish it, or lower loop.rounds"
         )
-    return source
 
 
 def _pairs(source: RunDirectory, number: int) -> Iterable[PreferencePair]:

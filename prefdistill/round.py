@@ -65,7 +65,7 @@ def rank_and_pair(shop: Workshop, number: int, judged: Judged) -> Paired:
 def write_pairs(shop: Workshop, number: int, paired: Paired) -> None:
     """Write rankings and pairs, or answers, and drops for the reader."""
     folder = shop.run.round(number)
-    if learns_from(shop.trainer) == "answers":
+    if learns_from(shop.trainer_of(number)) == "answers":
         shop.run.rows(folder, "4-answers.jsonl", Answer).rewrite(paired.answers)
     else:
         shop.run.rows(folder, "3-rankings.jsonl", Ranking).rewrite(paired.rankings)
@@ -84,9 +84,9 @@ class Mixed(NamedTuple):
 def mixed_past(
     shop: Workshop, number: int, pairs: Sequence[TrainingRow], past: Mapping[int, Sequence[TrainingRow]]
 ) -> Mixed:
-    """Return the pairs, or answers, of earlier rounds that are trained on again, drawn by hash."""
-    mix = shop.recipe.train.mix_past
-    rounds = [r for r in past if r < number and (mix.rounds == "all" or r >= number - int(mix.rounds))]
+    """Return the pairs, or answers, of earlier rounds that are trained on again, drawn by hash; not the warm start's."""
+    mix, first = shop.recipe.train.mix_past, shop.recipe.first_round
+    rounds = [r for r in past if first <= r < number and (mix.rounds == "all" or r >= number - int(mix.rounds))]
     pool = {pair.id: pair for r in sorted(rounds) for pair in past[r]}
     gone = {key: mark for r in sorted(rounds) for key, mark in shop.forgotten_pairs(r).items()}
     count = round(mix.share / (1.0 - mix.share) * (len(pairs) + len(shop.forgotten_pairs(number))))
@@ -117,6 +117,7 @@ def train_policy(
     past: Mixed,
     previous: Policy,
     probes: Judged,
+    begin: Policy,
     before: Policy | None = None,
 ) -> TrainResult:
     """Write the round's pairs and train its policy on them and on past ones, or return the one that is there already.
@@ -124,22 +125,25 @@ def train_policy(
     Args:
         previous: the policy of the round before.
         probes: drafts of that policy, on which its change is measured.
+        begin: the policy that the rounds begin with: the warm start's, or the base.
         before: the policy of the round before that one; None where there is none.
 
     Raises:
         TrainError: the trainer cannot train on these pairs.
     """
     recipe, folder, pairs = shop.recipe, shop.run.round(number), (*paired.rows, *past.pairs)
-    start = previous if recipe.loop.start_from == "previous" else shop.base
-    reference = shop.base if recipe.train.reference == "base" else previous
+    start = previous if recipe.loop.start_from == "previous" else begin
+    reference = {"base": shop.base, "warm_start": begin, "previous": previous}[recipe.reference]
+    if number < recipe.first_round:
+        start = reference = shop.base
     trainer = trainer_for(shop, number)
     uses_flip_rate = getattr(trainer, "uses_flip_rate", False)
-    steps = recipe.train.steps_of(number)
+    steps = recipe.steps_of(number)
     made_from = [
         shop.student_fingerprint,
         sorted({**marks_of(pairs), **shop.forgotten_pairs(number), **past.forgotten}.items()),
         trainer.identity(),
-        recipe.train.reference,
+        recipe.reference,
         recipe.seed,
         number,
         policy_fingerprint(shop, start),
@@ -163,12 +167,14 @@ def train_policy(
         drops = Counter(drop.reason for drop in paired.drops)
         shown = ", ".join(f"{count} {reason}" for reason, count in drops.most_common()) or "none dropped"
         what = learns_from(trainer)
-        mend = "or lower train.batch_size"
-        if what == "pairs":
+        warm = number < recipe.first_round
+        section, more = ("warm_start", "warm_start.prompts") if warm else ("train", "loop.prompts_per_round")
+        mend = f"or lower {section}.batch_size"
+        if what == "pairs" and not warm:
             mend = "sample.drafts or sample.temperature, or lower pair.min_margin or train.batch_size"
         raise StarvedError(
-            f"{folder}: {len(pairs)} {what}, fewer than one batch (train.batch_size is {batch}); prompts without "
-            f"{'a pair' if what == 'pairs' else 'an answer'}: {shown}; raise loop.prompts_per_round, {mend}"
+            f"{folder}: {len(pairs)} {what}, fewer than one batch ({section}.batch_size is {batch}); prompts without "
+            f"{'a pair' if what == 'pairs' else 'an answer'}: {shown}; raise {more}, {mend}"
         )
     started = time.monotonic()
     try:

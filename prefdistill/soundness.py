@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from prefdistill.artefacts import adopt, claim
 from prefdistill.assembly import Workshop
+from prefdistill.diagnostics.findings import Levels
 from prefdistill.diagnostics.leakage import leaked
 from prefdistill.diagnostics.measuring import RoundData, describe_round, measure_round
 from prefdistill.diagnostics.rules import find
@@ -46,6 +47,8 @@ class Watched:
 
     rounds: Sequence[RoundResult] = ()
     """The rounds before it, round 0 first."""
+    start: Measured | None = None
+    """The validation drafts of the policy that the rounds begin with: the base's, or the warm start's after that."""
     also: Mapping[str, Measured] = field(default_factory=dict)
     """The policy's drafts of other tasks, by name."""
     base_also: Mapping[str, Measured] = field(default_factory=dict)
@@ -88,18 +91,18 @@ def sound_round(
     watched: Watched,
 ) -> Soundness:
     """Return everything that was measured about a round."""
-    teacher = baselines.get("teacher")
+    teacher, start = baselines.get("teacher"), watched.start or baselines["base"]
     data = RoundData(
         prompts=judged.prompts,
         drafts=judged.drafts,
         verdicts=judged.verdicts["verdicts"],
-        **_learned(shop, rows),
+        **_learned(shop, number, rows),
         drops=drops,
         policy_drafts=ours.drafts,
-        base_drafts=baselines["base"].drafts,
+        base_drafts=start.drafts,
         teacher_drafts=teacher.drafts if teacher else (),
     )
-    values = {**_training_values(trained), **measure_round(data), **_score_values(ours, baselines["base"])}
+    values = {**_training_values(trained), **measure_round(data), **_score_values(ours, start)}
     values |= _kl_to_base(shop, number, ours, trained)
     values["self_judged"] = float(shop.recipe.held_out_judge is None)
     for name, each in watched.also.items():
@@ -109,13 +112,18 @@ def sound_round(
         train = {prompt.id for prompt in judged.prompts if shop.rubrics.kind(prompt) == kind}
         held = {prompt.id for prompt in ours.judged.prompts if shop.rubrics.kind(prompt) == kind}
         of_kind = measure_round(data.only(train, held)) if train or held else {}
-        kinds[kind] = of_kind | _score_values(_of_kind(ours, held), _of_kind(baselines["base"], held))
+        kinds[kind] = of_kind | _score_values(_of_kind(ours, held), _of_kind(start, held))
     return Soundness(values, {**trained.facts, **describe_round(data)}, kinds)
 
 
 def findings(shop: Workshop, rounds: Sequence[RoundResult]) -> tuple[Finding, ...]:
     """Return what is wrong with the last of `rounds` by the recipe's levels, for all prompts and then per kind."""
-    levels, last = shop.recipe.loop.levels, rounds[-1]
+    levels, last, first = shop.recipe.loop.levels, rounds[-1], shop.recipe.first_round
+    if first > 1 and last.round > 0:
+        if last.round < first:  # a warm start is meant to change a lot: what would stop a round is a warning here
+            levels = Levels(levels.warn, None)
+        else:
+            rounds = [_since_warm_start(each) for each in rounds[first - 1 :]]
     found = list(find([each.diagnostics for each in rounds], levels))
     for kind in last.kind_diagnostics:
         of_kind = find([each.kind_diagnostics.get(kind, {}) for each in rounds], levels, data_only=True)
@@ -123,18 +131,25 @@ def findings(shop: Workshop, rounds: Sequence[RoundResult]) -> tuple[Finding, ..
     return tuple(found)
 
 
-def _learned(shop: Workshop, rows: Sequence[PreferencePair | Answer]) -> dict[str, Any]:
+def _since_warm_start(result: RoundResult) -> RoundResult:
+    """Return a result without its distance from the base, of which most is the warm start's."""
+    kept = {name: value for name, value in result.diagnostics.items() if not name.startswith("kl_base")}
+    return result.model_copy(update={"diagnostics": kept})
+
+
+def _learned(shop: Workshop, number: int, rows: Sequence[PreferencePair | Answer]) -> dict[str, Any]:
     """Return a round's pairs, or its answers, under their name in `RoundData`."""
-    if learns_from(shop.trainer) == "answers":
+    if learns_from(shop.trainer_of(number)) == "answers":
         return {"answers": [row for row in rows if isinstance(row, Answer)]}
     return {"pairs": [row for row in rows if isinstance(row, PreferencePair)]}
 
 
 def data_findings(
-    shop: Workshop, judged: Judged, rows: Sequence[PreferencePair | Answer], drops: Sequence[Drop]
+    shop: Workshop, number: int, judged: Judged, rows: Sequence[PreferencePair | Answer], drops: Sequence[Drop]
 ) -> list[str]:
     """Return what is wrong with drafts and labels of a round that has too few pairs, or answers, to train on."""
-    data = RoundData(judged.prompts, judged.drafts, judged.verdicts["verdicts"], drops=drops, **_learned(shop, rows))
+    learned = _learned(shop, number, rows)
+    data = RoundData(judged.prompts, judged.drafts, judged.verdicts["verdicts"], drops=drops, **learned)
     return [each.message for each in find([measure_round(data)], shop.recipe.loop.levels, data_only=True)]
 
 

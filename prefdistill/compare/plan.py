@@ -83,7 +83,7 @@ class Plan:
         """Return the steps by round of an arm that has set them and is left out now; empty where there is none."""
         if not self.noted_pace or self.base_recipe.train.steps is not None or self.pacesetter is not None:
             return []
-        return steps_of(RunDirectory(self.folder / self.noted_pace / f"seed-{seed}"), self.base_recipe.loop.rounds)
+        return steps_of(RunDirectory(self.folder / self.noted_pace / f"seed-{seed}"), self.base_recipe)
 
     def recipe_of(self, planned: Planned, steps: Sequence[int] = ()) -> Recipe:
         """Return the recipe of one run; `steps` are the pacesetter's, by round.
@@ -165,10 +165,10 @@ def parse_seeds(text: str, first: int) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def steps_of(run: RunDirectory, rounds: int) -> list[int]:
-    """Return a finished run's optimiser steps by round."""
+def steps_of(run: RunDirectory, recipe: Recipe) -> list[int]:
+    """Return a finished run's optimiser steps by round, the warm start left out."""
     found = []
-    for number in range(1, rounds + 1):
+    for number in range(recipe.first_round, recipe.last_round + 1):
         path = run.round(number) / "5-policy" / "train.json"
         if not path.is_file():
             break

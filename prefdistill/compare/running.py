@@ -130,7 +130,7 @@ def run_seed(plan: Plan, seed: int, tell: Tell, texts: bool = True) -> None:
             if done.of(f"{planned.arm.label}/seed-{seed}") == mark and planned.run.result.exists():
                 tell(Event(*names, "kept"))
             else:
-                tell(Event(*names, "begun", total=recipe.loop.rounds))
+                tell(Event(*names, "begun", total=recipe.last_round))
                 siblings = [each.run for each in finished]
                 within = _within_budget(plan, planned, recipe)
                 _remember_forgotten(plan, planned)
@@ -144,7 +144,7 @@ def run_seed(plan: Plan, seed: int, tell: Tell, texts: bool = True) -> None:
             continue
         finished.append(planned)
         if planned.arm is plan.pacesetter:
-            steps = steps_of(planned.run, recipe.loop.rounds)
+            steps = steps_of(planned.run, recipe)
 
 
 def _remember_forgotten(plan: Plan, planned: Planned) -> None:

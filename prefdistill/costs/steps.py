@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from prefdistill.answers import judges_gates
-from prefdistill.assembly import limited_prompts, load_tasks, without_forgotten
+from prefdistill.assembly import limited_prompts, load_tasks, train_prompts, without_forgotten
 from prefdistill.costs.measured import Role
 from prefdistill.protocols import learns_from
 from prefdistill.recipe import Recipe
 from prefdistill.records import Forgotten, Prompt, Split
 from prefdistill.rubric import RubricSet
 from prefdistill.run import RunDirectory, read_json
-from prefdistill.stages.load import Loaded, round_slices
+from prefdistill.stages.load import Loaded
 
 
 @dataclass(frozen=True)
@@ -66,17 +66,15 @@ def _steps(recipe: Recipe, prompts: Loaded, run: RunDirectory, gone: Mapping[str
         yield from evaluation.measure("validation", name, run.baselines, f"{name}-validation-")
     yield from evaluation.also(run.baselines, "base-")
     yield from evaluation.compare("validation", run.baselines, "base-validation-", skip="base")
-    loop = recipe.loop
-    slices = round_slices(prompts.of("train"), loop.rounds, loop.prompts_per_round, recipe.seed)
-    for number, of_round in enumerate(slices, start=1):
-        if loop.pairs_from is None:
+    for number, of_round in enumerate(train_prompts(recipe, prompts), start=1):
+        if recipe.pairs_from(number) is None:
             yield from _train(recipe, run, number, of_round)
         yield from evaluation.measure("validation", "student", run.round(number), "6-", number, best=True)
         yield from evaluation.also(run.round(number), "6-", number)
         yield from evaluation.compare("validation", run.round(number), "6-", number)
     for name in recipe.evaluate.baselines:
         yield from evaluation.measure("test", name, run.baselines, f"{name}-test-")
-    kept = _best_round(run, loop.rounds)
+    kept = _best_round(run, recipe.last_round)
     if kept > 0 or recipe.evaluate.best_of > 1:
         yield from evaluation.measure("test", "student" if kept else "base", run.test(kept), "", best=True)
     base_again = kept == 0 and recipe.evaluate.best_of == 1
@@ -93,10 +91,10 @@ def _best_round(run: RunDirectory, rounds: int) -> int:
 def _train(recipe: Recipe, run: RunDirectory, number: int, prompts: tuple[Prompt, ...]) -> Iterator[Step]:
     """Yield the writing and the judging of a round's training drafts."""
     folder, sample = run.round(number), recipe.sample
-    if learns_from(recipe.train.trainer) == "answers":
+    if learns_from(recipe.section_of(number).trainer) == "answers":
         yield from _answers(recipe, run, number, prompts)
         return
-    added = sample.teacher_drafts if number == 1 and sample.drafts_from is None else 0
+    added = sample.teacher_drafts if number == recipe.first_round and sample.drafts_from is None else 0
     file = folder / "1-drafts.jsonl"
     if added:
         yield Step(
@@ -116,14 +114,14 @@ def _train(recipe: Recipe, run: RunDirectory, number: int, prompts: tuple[Prompt
 
 def _answers(recipe: Recipe, run: RunDirectory, number: int, prompts: tuple[Prompt, ...]) -> Iterator[Step]:
     """Yield the writing of the teacher's answers, and their judging where gates must be asked."""
-    folder = run.round(number)
+    folder, each = run.round(number), recipe.answers_of(number)
     yield Step(
-        "sample", "teacher's answers", folder / "1-drafts.jsonl", prompts, "train", 1,
+        "sample", "teacher's answers", folder / "1-drafts.jsonl", prompts, "train", each,
         writer=recipe.teacher, source="teacher", round=number,
     )  # fmt: skip
     if judges_gates(recipe.rubrics, recipe.judge):
         yield Step(
-            "judge", "teacher's answers, for their gates", folder / "2-verdicts.jsonl", prompts, "train", 1,
+            "judge", "teacher's answers, for their gates", folder / "2-verdicts.jsonl", prompts, "train", each,
             judge=recipe.judge, round=number,
         )  # fmt: skip
 

@@ -118,7 +118,7 @@ def _license(source: Source) -> str | None:
 
 def render_card(export: Export) -> str:
     """Return README.md of an export."""
-    source = export.source
+    source, warm = export.source, export.source.recipe.warm_start
     return (
         _environment()
         .get_template("card.md.jinja")
@@ -143,7 +143,9 @@ def render_card(export: Export) -> str:
             prompts_from=_prompts_from(source),
             rounds=source.policy.round,
             train=source.round.train,
-            on_answers=learns_from(source.recipe.train.trainer) == "answers",
+            on_answers=learns_from(source.recipe.section_of(source.policy.round).trainer) == "answers",
+            warm_start=None if warm is None else plain_name(warm.trainer),
+            learned_from=source.learned_from,
             problems=_problems(source),
             untested=_untested(export),
             forgotten=sum(1 for _ in source.run.forgotten.open(encoding="utf-8"))
@@ -210,8 +212,9 @@ def _front_matter(export: Export) -> str:
         front["base_model_relation"] = {"adapter": "adapter", "merged": "finetune", "nf4": "quantized"}[form]
     front["library_name"] = "peft" if form == "adapter" else "transformers"
     front["pipeline_tag"] = "text-generation"
-    on_answers = learns_from(export.source.recipe.train.trainer) == "answers"
-    how = ["sft", "distillation"] if on_answers else ["dpo", "preference-distillation"]
+    learned = export.source.learned_from
+    how = ["sft", "distillation"] if "answers" in learned else []
+    how += ["dpo", "preference-distillation"] if "pairs" in learned else []
     front["tags"] = ["prefdistill", *how, *(["lora"] if form == "adapter" else [])]
     front["tags"] += ["bitsandbytes", "4-bit"] if quantized else []
     return _yaml(front)

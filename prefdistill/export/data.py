@@ -9,7 +9,6 @@ from typing import Any
 from prefdistill.errors import RunError
 from prefdistill.export.card import read_base, render_data_card
 from prefdistill.export.source import Source
-from prefdistill.protocols import learns_from
 from prefdistill.records import PreferencePair
 from prefdistill.run import write_text
 
@@ -32,7 +31,7 @@ def trained_pairs(source: Source) -> list[PreferencePair]:
             trained.update(names.read_text(encoding="utf-8").split())
         pairs |= source.run.rows(folder, "4-pairs.jsonl", PreferencePair).read()
     found = [pair for key, pair in sorted(pairs.items()) if key in trained and pair.prompt_id in source.prompts]
-    if not found and learns_from(source.recipe.train.trainer) == "answers":
+    if not found and source.learned_from == {"answers"}:
         raise RunError(
             f"{source.run.path}: the policy was trained on the teacher's answers, so there are no pairs to export; they are "
             "in 4-answers.jsonl of each round; export without --with-pairs"

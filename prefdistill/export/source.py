@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prefdistill.errors import RecipeError, RunError
+from prefdistill.protocols import learns_from
 from prefdistill.recipe import Recipe
 from prefdistill.records import Draft, Policy, Prompt, RoundResult, digest
 from prefdistill.run import RunDirectory, read_json
@@ -36,6 +37,11 @@ class Source:
         """The adapter's folder."""
         assert self.policy.adapter is not None
         return self.run.path / self.policy.adapter
+
+    @property
+    def learned_from(self) -> set[str]:
+        """What the rounds that led to the policy learned from: pairs, answers or both."""
+        return {learns_from(self.recipe.section_of(each).trainer) for each in range(1, self.policy.round + 1)}
 
     @property
     def name(self) -> str:

@@ -340,14 +340,23 @@ class Identified(Protocol):
 Each = TypeVar("Each", bound=Identified)
 
 
-def round_slices(prompts: Sequence[Each], rounds: int, size: int, seed: int) -> list[tuple[Each, ...]]:
+def round_slices(
+    prompts: Sequence[Each], rounds: int, size: int, seed: int, warm_start: int | None = None
+) -> list[tuple[Each, ...]]:
     """Return each round's train prompts: consecutive slices of one seeded shuffle, wrapping around.
 
     A slice never holds a prompt twice; with fewer prompts than `size` every round has them all.
+
+    Args:
+        warm_start: at most so many prompts, from the head of the shuffle, are a slice before all others; None for none.
     """
     order = sorted(prompts, key=lambda prompt: seed_of(seed, "shuffle", prompt.id))
+    first = [] if warm_start is None else [tuple(order[:warm_start])]
     size = min(size, len(order))
-    return [tuple(order[(number * size + i) % len(order)] for i in range(size)) for number in range(rounds)]
+    return [
+        *first,
+        *(tuple(order[(number * size + i) % len(order)] for i in range(size)) for number in range(rounds)),
+    ]
 
 
 def load_drafts(path: Path, prompts: Sequence[Prompt], round: int) -> list[Draft]:

@@ -14,6 +14,10 @@ from prefdistill.status.files import Files, at, dicts_at
 State = Literal["done", "begun", "owed", "not run"]
 
 
+ANSWERS = ("sft", "outputs", "traces", "logits")
+"""Our trainers that learn from the teacher's answers, by the names that recipes use."""
+
+
 @dataclass(frozen=True)
 class Step:
     """One step of a round."""
@@ -40,6 +44,12 @@ class Part:
     """held-out judge, training judge, or win rate."""
     findings: tuple[dict[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
+    warm_start: bool = False
+
+    @property
+    def shown(self) -> str:
+        """Its name for a reader, the warm start by its own."""
+        return f"{self.name} (warm start)" if self.warm_start else self.name
 
     @property
     def round(self) -> int | None:
@@ -57,9 +67,15 @@ class World:
     """Prompt ids by split."""
     forgotten: Collection[str] = ()
 
-    def learns_from_answers(self, folder: Path) -> bool:
+    @property
+    def first_round(self) -> int:
+        """The number of the first round after the warm start, where there is one."""
+        return 2 if at(self.recipe, "warm_start") else 1
+
+    def learns_from_answers(self, folder: Path, number: int) -> bool:
         """Whether a round learns from the teacher's answers; of a plug-in it is known once they are there."""
-        return at(self.recipe, "train.use") == "sft" or (folder / "4-answers.jsonl").exists()
+        section = "warm_start" if number < self.first_round else "train"
+        return at(self.recipe, f"{section}.use") in ANSWERS or (folder / "4-answers.jsonl").exists()
 
     def train_ids(self, number: int) -> set[str] | None:
         """Return the prompts of a round that are drafted for; None where that is not known."""
@@ -67,8 +83,9 @@ class World:
         seed = at(self.recipe, "seed", 0)
         if not isinstance(size, int) or not ids or not isinstance(seed, int):
             return None
-        found = round_slices([_Id(each) for each in ids], number, size, seed)
-        return {each.id for each in found[-1]} - set(self.forgotten)
+        warm = at(self.recipe, "warm_start.prompts", 1000) if self.first_round > 1 else None
+        found = round_slices([_Id(each) for each in ids], number, size, seed, warm if isinstance(warm, int) else None)
+        return {each.id for each in found[number - 1]} - set(self.forgotten)
 
     def evaluated_ids(self, split: str) -> set[str] | None:
         """Return the validation or test prompts that are evaluated; None where that is not known."""
@@ -91,11 +108,16 @@ def drafts_step(world: World, folder: Path, number: int, settled: bool) -> Step:
     """Count a round's training drafts."""
     rows = world.files.rows(folder / "1-drafts.jsonl", "id")
     wanted, each = world.train_ids(number), at(world.recipe, "sample.drafts")
-    if world.learns_from_answers(folder):
-        return _step("drafts", len(rows), None if wanted is None else len(wanted), settled)
+    warm = number < world.first_round
+    if world.learns_from_answers(folder, number):
+        several = at(world.recipe, "warm_start.answers", 1) if warm else 1
+        of = len(wanted) * several if wanted is not None and isinstance(several, int) else None
+        return _step("drafts", len(rows), of, settled)
+    if at(world.recipe, "warm_start.pairs_from" if warm else "loop.pairs_from"):
+        return _step("drafts", len(rows), None, settled)
     if at(world.recipe, "sample.drafts_from") or wanted is None or not isinstance(each, int):
         return _step("drafts", len(rows), None, settled)
-    added = at(world.recipe, "sample.teacher_drafts", 0) if number == 1 else 0
+    added = at(world.recipe, "sample.teacher_drafts", 0) if number == world.first_round else 0
     return _step("drafts", len(rows), len(wanted) * (each + (added if isinstance(added, int) else 0)), settled)
 
 
@@ -105,9 +127,9 @@ def verdicts_step(world: World, folder: Path, number: int, settled: bool) -> Ste
     return _judged(world, "verdicts", folder / "2-verdicts.jsonl", wanted, settled)
 
 
-def pairs_step(world: World, folder: Path, judged: bool) -> Step:
+def pairs_step(world: World, folder: Path, number: int, judged: bool) -> Step:
     """Count a round's pairs, or the answers that are trained on; they are made in one go when all verdicts are there."""
-    path = folder / ("4-answers.jsonl" if world.learns_from_answers(folder) else "4-pairs.jsonl")
+    path = folder / ("4-answers.jsonl" if world.learns_from_answers(folder, number) else "4-pairs.jsonl")
     pairs, drops = world.files.rows(path, "id"), world.files.rows(folder / "4-drops.jsonl", "prompt_id")
     done = path.exists() and judged
     note = f"{len(drops)} prompts without one" if drops else ""

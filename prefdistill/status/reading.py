@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +77,7 @@ def read_status(path: Path) -> Status:
     recipe = recipe or at(manifest, "recipe", {})
     result = files.json(run.result)
     there = [int(each.name[6:]) for each in path.glob("round-[0-9]*") if each.name[6:].isdigit()]
-    asked = at(recipe, "loop.rounds")
-    rounds = max([asked if isinstance(asked, int) else 0, *there])
+    rounds = max([asked_rounds(recipe) or 0, *there])
     status = Status(
         run=str(path),
         name=str(at(manifest, "name", path.name)),
@@ -95,6 +94,12 @@ def read_status(path: Path) -> Status:
     status.damage = list(dict.fromkeys(files.damage))
     status.command = _command(run, status, recipe)
     return status
+
+
+def asked_rounds(recipe: dict[str, Any]) -> int | None:
+    """Return how many rounds a recipe asks for, its warm start among them; None where that is not known."""
+    rounds = at(recipe, "loop.rounds")
+    return rounds + bool(at(recipe, "warm_start")) if isinstance(rounds, int) else None
 
 
 def is_worked_on(path: Path) -> bool | None:
@@ -140,7 +145,7 @@ def _add_parts(status: Status, world: World, run: RunDirectory, result: dict[str
     owed = any(part.state != "done" for part in status.parts[: last + 1])
     status.finished = run.report.exists() and _covered(result) == last and not (owed or _raises(status, world.recipe))
     status.parts = [
-        Part(part.name, "not run") if part.state == "owed" and (part.round or 0) > last else part
+        replace(part, state="not run", steps=()) if part.state == "owed" and (part.round or 0) > last else part
         for part in status.parts
     ]
     final = at(result, "best_round")
@@ -164,15 +169,16 @@ def _round(world: World, run: RunDirectory, number: int) -> Part:
     trained = at(marks, "policy.rows") is not None
     done = bool(result) and trained
     drafts = drafts_step(world, folder, number, trained)
-    answers = world.learns_from_answers(folder)
+    answers = world.learns_from_answers(folder, number)
     unasked = answers and not (folder / "2-verdicts.jsonl").exists()
     verdicts = verdicts_step(world, folder, number, trained)
     if unasked:  # answers are judged only where gates must be asked
         verdicts = Step("verdicts", "owed" if drafts.state == "owed" else "done")
     judged = trained or unasked or at(marks, "verdicts.rows") is not None
-    steps = [drafts, verdicts, pairs_step(world, folder, judged), training_step(world, folder, trained)]
+    steps = [drafts, verdicts, pairs_step(world, folder, number, judged), training_step(world, folder, trained)]
     steps += evaluation_steps(world, folder, "6-", "validation", done) if trained else [Step("evaluation", "owed")]
-    return _part(f"round {number}", result if done else {}, steps)
+    part = _part(f"round {number}", result if done else {}, steps)
+    return replace(part, warm_start=number < world.first_round)
 
 
 def _part(name: str, result: dict[str, Any], steps: list[Step]) -> Part:
@@ -229,8 +235,8 @@ def _best(parts: Sequence[Part], world: World, run: RunDirectory) -> int | None:
 
 def _ending(rounds: Sequence[Part], recipe: dict[str, Any], result: dict[str, Any]) -> tuple[int, str]:
     """Return the run's last round, and why it is the last; no reason where the recipe asks for no more."""
-    asked = at(recipe, "loop.rounds")
-    asked = asked if isinstance(asked, int) else len(rounds)
+    found = asked_rounds(recipe)
+    asked = len(rounds) if found is None else found
     for number, part in enumerate(rounds[:asked], start=1):
         if part.state == "done" and _stop_rule(part, recipe):
             return number, _stop_rule(part, recipe)

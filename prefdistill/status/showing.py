@@ -69,7 +69,7 @@ def _table(status: Status) -> Table:
         cells += ["" if part.state == "not run" else _cell(part, name) for name in COLUMNS[1:]]
         score = "" if part.score is None else f"{part.score:.3f}"
         style = "dim" if part.state in ("owed", "not run") else ""
-        table.add_row(*(Text(cell, style=style) for cell in (part.name, *cells, score)))
+        table.add_row(*(Text(cell, style=style) for cell in (part.shown, *cells, score)))
     return table
 
 

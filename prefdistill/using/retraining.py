@@ -130,7 +130,7 @@ class _Again:
         rows = self._rows(number, learns_from(trainer))
         verdicts = self.run.rows(self.run.round(number), "2-verdicts.jsonl", Verdict).read().values()
         now = flip_rate(verdicts)
-        steps = self.recipe.train.steps_of(number)
+        steps = self.recipe.steps_of(number)
         data = TrainingData(
             tuple(row for row in rows if isinstance(row, PreferencePair)),
             flip_rate=self.shop.trained_flip_rate(number, now),
@@ -152,7 +152,8 @@ class _Again:
 
     def _rows(self, number: int, what: LearnsFrom) -> tuple[TrainingRow, ...]:
         """Return the pairs, or answers, that a round was given, its own first, and count those that are gone."""
-        past = {each: self._own_rows(each, what) for each in range(1, number + 1)}
+        first = min(number, self.recipe.first_round)  # a warm start's rows are not mixed into later rounds
+        past = {each: self._own_rows(each, what) for each in range(first, number + 1)}
         mixed = mixed_past(self.shop, number, past[number], past)
         rows = (*past[number], *mixed.pairs)
         listed = self.run.round(number) / "5-policy" / f"{what[:-1]}_ids.txt"

@@ -59,6 +59,16 @@ class Reference:
 
 
 @dataclass(frozen=True)
+class Upright:
+    """An x to point out, such as where two lines cross."""
+
+    name: str
+    x: float
+    look: int = 0
+    """The look of the series it belongs to; 0 is neutral."""
+
+
+@dataclass(frozen=True)
 class Chart:
     """What a line chart shows."""
 
@@ -80,6 +90,8 @@ class Chart:
     """A measured x as text; its axis has round ticks. None: every x has its own tick, as rounds do."""
     heads: Mapping[float, str] = field(default_factory=dict)
     """What the hover box says of an x before its name and value, such as the round."""
+    uprights: tuple[Upright, ...] = ()
+    """Each at an x that has a point."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +133,9 @@ def render_chart(chart: Chart) -> Markup:
     for reference in chart.references:
         level = frame.y(reference.y)
         parts.append(line(f"reference look{reference.look}", LEFT, level, WIDTH - RIGHT, level))
+    for upright in chart.uprights:
+        place = frame.x(upright.x)
+        parts.append(line(f"reference look{upright.look}", place, TOP, place, HEIGHT - BOTTOM))
     parts += [text("tick middle", frame.x(x), HEIGHT - BOTTOM + 16, words) for x, words in _x_ticks(chart, frame)]
     parts.append(text("tick middle name", (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, chart.x_name))
     parts += [_singles(series, frame, shifts.get(series.name, 0.0)) for series in chart.series]

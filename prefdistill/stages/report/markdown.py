@@ -41,7 +41,7 @@ def escape_markdown(text: str) -> str:
     return _SPECIAL.sub(r"\\\1", words.replace("&", "&amp;"))
 
 
-def _paragraph(text: str) -> str:
+def escape_paragraph(text: str) -> str:
     """Return text that may begin a line: it makes no list and no heading."""
     words = re.sub(r"^([-+=])", r"\\\1", escape_markdown(text))
     return re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", words)
@@ -65,7 +65,7 @@ def markdown_table(table: Table) -> list[str]:
     if table.name == "budgets" and (words := equality(table)):
         said = (words.get(each.title, "") for each in shown)
         lines.append(_row(f"**{each}**" if each == "not equal" else each for each in said))
-    notes = [_paragraph(table.note)] if table.note else []
+    notes = [escape_paragraph(table.note)] if table.note else []
     if left_out:
         many = f"{len(left_out)} more columns" if len(left_out) > 1 else "1 more column"
         notes.append(f"{many} in tables/{escape_markdown(table.name)}.csv.")
@@ -76,7 +76,7 @@ def markdown_table(table: Table) -> list[str]:
 
 def _comparison(report: ComparisonReport) -> list[str]:
     lines = [f"### {escape_markdown(report.headline)}", ""]
-    lines += _bullets(_paragraph(each) for each in report.verdict)
+    lines += _bullets(escape_paragraph(each) for each in report.verdict)
     limits = [note for level in ("refused", "warning") for note in report.notes if note.level == level]
     lines += _bullets(f"**{note.level}**: {escape_markdown(note.text)}" for note in limits)
     for table in report.tables:
@@ -86,18 +86,18 @@ def _comparison(report: ComparisonReport) -> list[str]:
     for arm in report.arms:
         sets = f" ({escape_markdown(', '.join(arm.overrides))})" if arm.overrides else ""
         lines.append(f"- **{escape_markdown(arm.label)}**: {escape_markdown(arm.what)}{sets}")
-    lines += ["", *_bullets(_paragraph(note.text) for note in report.notes if note.level == "info")]
+    lines += ["", *_bullets(escape_paragraph(note.text) for note in report.notes if note.level == "info")]
     seeds = ", ".join(map(str, report.seeds))
     left_out = [table.title for table in report.tables if table.name in SKIPPED and table.rows]
     if left_out:
         lines += [f"Left out here, and in report.html and tables/: {escape_markdown(', '.join(left_out))}.", ""]
-    return [*lines, f"{_paragraph(report.name)}, seeds {seeds}, prefdistill {escape_markdown(report.version)}."]
+    return [*lines, f"{escape_paragraph(report.name)}, seeds {seeds}, prefdistill {escape_markdown(report.version)}."]
 
 
 def _run(report: ReportData) -> list[str]:
-    lines = [f"### {escape_markdown(headline(report))}", "", _paragraph(trust(report)), ""]
+    lines = [f"### {escape_markdown(headline(report))}", "", escape_paragraph(trust(report)), ""]
     lines += _bullets(
-        f"{_paragraph(each.name)}: **{escape_markdown(each.value)}**"
+        f"{escape_paragraph(each.name)}: **{escape_markdown(each.value)}**"
         + (f", {escape_markdown(each.note)}" if each.note else "")
         for each in figures(report)
     )
@@ -109,7 +109,7 @@ def _run(report: ReportData) -> list[str]:
         if name in tables:
             lines += _titled(tables[name])
     about = f"{report.name}, {report.mode}, seed {report.seed}, {report.student}, prefdistill {report.version}."
-    return [*lines, _paragraph(about)]
+    return [*lines, escape_paragraph(about)]
 
 
 def _titled(table: Table) -> list[str]:

@@ -121,7 +121,7 @@ def _warnings(report: ReportData, texts: bool) -> list[tuple[str, str]]:
     for result in report.rounds:
         phrase = phrase_line(result.findings, result.diagnostics, result.facts) if texts else None
         lines = (*round_warnings(result), *([phrase] if phrase is not None else []))
-        found += [(f"round {result.round}", each) for each in lines]
+        found += [(result.name, each) for each in lines]
     return found
 
 
