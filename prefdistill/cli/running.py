@@ -20,6 +20,13 @@ class ReportFormat(StrEnum):
     csv = "csv"
 
 
+class EqualBudget(StrEnum):
+    """What the arms of a comparison are given the same of."""
+
+    prompts = "prompts"
+    teacher = "teacher"
+
+
 class RedoFrom(StrEnum):
     """Stages that leave files in the run folder."""
 
@@ -173,6 +180,13 @@ def compare(
             help="The comparison's folder: a path, or a name under ./runs. Default: the recipe's name and -compare.",
         ),
     ] = None,
+    equal: Annotated[
+        EqualBudget,
+        typer.Option(
+            help="prompts: every arm has the same prompts. teacher: an arm on the teacher's answers has as many as cost "
+            "what the judged drafts of the others do, in USD, tokens or replies."
+        ),
+    ] = EqualBudget.prompts,
     jobs: Annotated[
         int | None,
         typer.Option(
@@ -205,6 +219,9 @@ def compare(
     - `random_labels`: online, with chosen and rejected drawn by lot: what training does without a judge
     - `best_of_n`: no training: of n drafts of the base, the one that the training judge likes best
     - `outputs`: fine-tuning on the teacher's own answers, no judge
+    - `traces`: fine-tuning on the teacher's reasoning and answers, no judge
+    - `logits`: fine-tuning on the teacher's answers and on its token distribution there, no judge
+    - `outputs+online`: a warm start by the first in place of the first half of the rounds, then the second
     """
     from rich.console import Console
 
@@ -219,9 +236,11 @@ def compare(
             raise typer.BadParameter(f"--arms and --dry-run go with a recipe, and {what[0]} is no .yaml file")
         compare_runs(what, folder, not no_text, console)
     elif dry_run:
-        price_comparison(path, what[1:], arms or ["offline,online"], seeds, folder, console)
+        price_comparison(path, what[1:], arms or ["offline,online"], seeds, folder, console, equal.value)
     else:
-        compare_recipe(path, what[1:], arms or ["offline,online"], seeds, folder, jobs, not no_text, console)
+        compare_recipe(
+            path, what[1:], arms or ["offline,online"], seeds, folder, jobs, not no_text, console, equal.value
+        )
 
 
 @app.command(rich_help_panel=RUN)

@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prefdistill import __version__
-from prefdistill.compare.arms import KINDS
+from prefdistill.compare.arms import is_kind, kind_of
 from prefdistill.compare.checks import about_rounds, comparable_prompts, leaks, numbers_notes, too_many_unknown
 from prefdistill.compare.costs import curves
 from prefdistill.compare.data import FEWEST_PROMPTS, ArmRun, Figures
+from prefdistill.compare.equal import Equal
 from prefdistill.compare.grid import read_grid
 from prefdistill.compare.layout import Layout, lay_out
 from prefdistill.compare.measuring import measure, to_json
@@ -32,6 +33,7 @@ def analyse(
     facts: Mapping[str, str] | None = None,
     browser: Any = None,
     notes: Sequence[Note] = (),
+    equal: Equal = "prompts",
 ) -> tuple[ComparisonReport, dict[str, Any]]:
     """Compare finished runs; return the report's data, and every number as JSON values.
 
@@ -42,6 +44,7 @@ def analyse(
         facts: lines about machine and software.
         browser: the rows of the browser of drafts.
         notes: what is to be said beside what is found here, such as why a seed was not run.
+        equal: what the arms were meant to be given the same of.
 
     Raises:
         RunError: the runs cannot be compared at all: other test prompts, another rubric or evaluation judge, or no
@@ -59,7 +62,7 @@ def analyse(
         *layout.notes,
         *(Note("warning", each) for each in leaked),
         *about_rounds(layout),
-        *numbers_notes(figures, layout, grid),
+        *numbers_notes(figures, layout, grid, equal),
     ]
     report = ComparisonReport(
         name=name,
@@ -93,7 +96,7 @@ def _arm_infos(layout: Layout) -> tuple[ArmInfo, ...]:
     return tuple(
         ArmInfo(
             label=label,
-            what=KINDS[kind].what if (kind := layout.kinds[label]) in KINDS else "",
+            what=kind_of(kind).what if is_kind(kind := layout.kinds[label]) else "",
             overrides=layout.overrides[label],
             look=1 + number % LOOKS,
         )

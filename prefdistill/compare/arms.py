@@ -1,17 +1,20 @@
 """The arms that a comparison knows, and how they are written on the command line.
 
-An arm is the recipe with some keys changed: `offline`, or `label=arm,key=value,…` for one of one's own.
+An arm is the recipe with some keys changed: `offline`, or `label=arm,key=value,…` for one of one's own, or two stages
+that share the rounds: `outputs+online`.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from prefdistill.errors import RecipeError, did_you_mean
+from prefdistill.plugins import resolve
 from prefdistill.recipe import Recipe
 
 KEPT_OF_TRAIN = (
@@ -27,27 +30,55 @@ KEPT_OF_TRAIN = (
     "checkpoint_seconds",
     "launch",
 )
-"""What the arm `outputs` takes over from the recipe's own trainer, where its trainer has it too."""
+"""What an arm that learns from answers takes over from the recipe's own trainer, where its trainer has it too."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large the stages of an arm are made so that arms are given the same."""
+
+    answers: Mapping[str, float] = field(default_factory=dict)
+    """Prompts whose answers cost what one prompt's judged drafts do, by kind of arm; without an entry, one."""
+    train_prompts: int | None = None
+    """How many there are; None where no arm needs to know."""
+
+    def prompts_for(self, kind: str, prompts: int) -> int:
+        """Return how many prompts an arm on answers has instead of `prompts` whose drafts are judged."""
+        return max(1, round(prompts * self.answers.get(kind, 1.0)))
+
+
+ONE_TO_ONE = Sizes()
+"""A prompt for a prompt."""
 
 
 def _best_of(recipe: Recipe) -> list[str]:
     return ["loop.rounds=0", f"evaluate.best_of={recipe.sample.drafts}"]
 
 
-def _outputs(recipe: Recipe) -> list[str]:
-    from prefdistill.trainers.sft import SFTTrainer
+def _on_answers(kind: str) -> Callable[[Recipe], list[str]]:
+    """Return what makes every round learn from the teacher's answers."""
 
+    def overrides(recipe: Recipe) -> list[str]:
+        mixed = recipe.train.mix_past.model_dump(mode="json")
+        options = _trainer_options(recipe, kind)
+        return [f"train.use={options.pop('use')}", f"train.mix_past={_yaml(mixed)}", *_keys("train", options)]
+
+    return overrides
+
+
+def _trainer_options(recipe: Recipe, kind: str) -> dict[str, Any]:
+    """Return the trainer that an arm on answers uses, with the options that it shares with the recipe's own."""
     if recipe.teacher is None:
-        raise RecipeError("compare: the arm outputs trains on the teacher's answers, and the recipe has no `teacher`")
+        raise RecipeError(f"compare: the arm {kind} trains on the teacher's answers, and the recipe has no `teacher`")
+    use = "sft" if kind == "outputs" else kind
+    fields = getattr(resolve(use, "trainers", recipe.directory)[0], "model_fields", {})
     trainer: Any = recipe.train.trainer
     own = trainer.model_dump(mode="json", exclude_none=True)
-    kept = [name for name in KEPT_OF_TRAIN if name in own and name in SFTTrainer.model_fields]
-    mixed = recipe.train.mix_past.model_dump(mode="json")
-    return [
-        "train.use=sft",
-        f"train.mix_past={_yaml(mixed)}",
-        *(f"train.{name}={_yaml(own[name])}" for name in kept),
-    ]
+    return {"use": use, **{name: own[name] for name in KEPT_OF_TRAIN if name in own and name in fields}}
+
+
+def _keys(section: str, options: Mapping[str, Any]) -> list[str]:
+    return [f"{section}.{name}={_yaml(value)}" for name, value in options.items()]
 
 
 OF_THE_COMPARISON = {
@@ -91,8 +122,44 @@ KINDS = {
     "best_of_n": Kind(
         "no training: of n drafts of the base, the one that the training judge likes best", _best_of, trains=False
     ),
-    "outputs": Kind("fine-tuning on the teacher's own answers, no judge", _outputs),
+    "outputs": Kind("fine-tuning on the teacher's own answers, no judge", _on_answers("outputs")),
+    "traces": Kind("fine-tuning on the teacher's reasoning and answers, no judge", _on_answers("traces")),
+    "logits": Kind(
+        "fine-tuning on the teacher's answers and on its token distribution there, no judge", _on_answers("logits")
+    ),
 }
+FIRST = ("outputs", "traces", "logits")
+"""Arms that can be the first stage of a chain: a warm start."""
+SECOND = ("offline", "online", "off_policy", "random_labels")
+"""Arms that can follow it."""
+
+
+def stages_of(kind: str) -> tuple[str, str]:
+    """Return a chain's warm start and what follows it: ("outputs", "online"); ("", kind) where it is no chain."""
+    first, plus, second = kind.partition("+")
+    return (first, second) if plus else ("", kind)
+
+
+def kind_of(name: str) -> Kind:
+    """Return a sort of arm by its name, chains included."""
+    first, second = stages_of(name)
+    kind = KINDS[second]
+    if not first:
+        return kind
+    return replace(kind, what=f"first {KINDS[first].what}; then {kind.what}")
+
+
+def is_kind(name: str) -> bool:
+    """Whether a name is an arm's, chains included."""
+    first, second = stages_of(name)
+    return second in KINDS and (not first or (first in FIRST and second in SECOND))
+
+
+def rounds_of_warm_start(rounds: int) -> int:
+    """Return how many of a comparison's rounds a chain's warm start stands for: half, rounded down."""
+    return rounds // 2
+
+
 BASE = "base"
 """Always in the table, and no run of its own: every run has the base's drafts."""
 
@@ -109,16 +176,50 @@ class Arm:
     @property
     def rests(self) -> bool:
         """Whether it trains nothing."""
-        return not KINDS[self.kind].trains
+        return not kind_of(self.kind).trains
+
+    @property
+    def warm_start(self) -> str:
+        """The kind of its warm start; empty where it has none."""
+        return stages_of(self.kind)[0]
+
+    @property
+    def on_answers(self) -> bool:
+        """Whether its rounds learn from the teacher's answers, and not from pairs."""
+        return self.kind in FIRST
 
     @property
     def written(self) -> str:
         """The arm as it is written on the command line."""
         return ",".join([self.kind if self.label == self.kind else f"{self.label}={self.kind}", *self.overrides])
 
-    def to_overrides(self, recipe: Recipe) -> list[str]:
+    def to_overrides(self, recipe: Recipe, sizes: Sizes = ONE_TO_ONE) -> list[str]:
         """Return the recipe keys that the arm changes, the user's last."""
-        return [*KINDS[self.kind].overrides(recipe), *self.overrides]
+        keys = kind_of(self.kind).overrides(recipe)
+        a_round = recipe.loop.prompts_per_round
+        if self.on_answers and sizes.answers:
+            keys.append(f"loop.prompts_per_round={sizes.prompts_for(self.kind, a_round)}")
+        if self.warm_start:
+            keys += self._chained(recipe, sizes)
+        return [*keys, *self.overrides]
+
+    def _chained(self, recipe: Recipe, sizes: Sizes) -> list[str]:
+        """Return the keys of a warm start that takes the place of the first rounds."""
+        rounds, first = recipe.loop.rounds, rounds_of_warm_start(recipe.loop.rounds)
+        if not first:
+            raise RecipeError(
+                f"compare: arm {self.label}: loop.rounds is {rounds}, and its stages share the rounds; expected 2 or more"
+            )
+        prompts = sizes.prompts_for(self.warm_start, first * recipe.loop.prompts_per_round)
+        answers = math.ceil(prompts / sizes.train_prompts) if sizes.train_prompts else 1
+        options = {
+            **_trainer_options(recipe, self.warm_start),
+            "prompts": math.ceil(prompts / answers),
+            "answers": answers,
+        }
+        if isinstance(recipe.train.steps, int):
+            options["steps"] = first * recipe.train.steps
+        return [*_keys("warm_start", options), f"loop.rounds={rounds - first}"]
 
 
 def parse_arms(texts: Sequence[str]) -> tuple[Arm, ...]:
@@ -130,7 +231,7 @@ def parse_arms(texts: Sequence[str]) -> tuple[Arm, ...]:
     arms: list[Arm] = []
     for part in (part for text in texts for part in _split(text)):
         name, equals, value = (each.strip() for each in part.partition("="))
-        if equals and "." not in name and value in (*KINDS, BASE):
+        if equals and "." not in name and (is_kind(value) or value == BASE):
             arms.append(Arm(name, value))
         elif equals:
             if not arms:
@@ -142,22 +243,28 @@ def parse_arms(texts: Sequence[str]) -> tuple[Arm, ...]:
 
 
 def _checked(arms: list[Arm]) -> tuple[Arm, ...]:
-    known = ", ".join([BASE, *KINDS])
+    known = ", ".join([BASE, *KINDS, "and chains such as outputs+online"])
     for arm in arms:
         if arm.kind == BASE:
             raise RecipeError("--arms: base takes no keys: it is the student before training; give the keys to an arm")
-        if arm.kind not in KINDS:
-            raise RecipeError(f"--arms: unknown arm `{arm.kind}`{did_you_mean(arm.kind, KINDS)} (arms: {known})")
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", arm.label) or arm.label == BASE:
+        if "+" in arm.kind and not is_kind(arm.kind):
             raise RecipeError(
-                f"--arms: `{arm.label}` is no label: expected letters, digits, dot, dash and underscore, and not `{BASE}`"
+                f"--arms: `{arm.kind}` is no chain: expected a warm start ({', '.join(FIRST)}), a plus, and what follows it "
+                f"({', '.join(SECOND)})"
+            )
+        if not is_kind(arm.kind):
+            raise RecipeError(f"--arms: unknown arm `{arm.kind}`{did_you_mean(arm.kind, KINDS)} (arms: {known})")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", arm.label) or arm.label == BASE:
+            raise RecipeError(
+                f"--arms: `{arm.label}` is no label: expected letters, digits, dot, dash, plus and underscore, and not "
+                f"`{BASE}`"
             )
         own = next((each.split("=")[0] for each in arm.overrides if each.split("=")[0] in OF_THE_COMPARISON), None)
         if own is not None:
             raise RecipeError(
                 f"--arms: {arm.label}: {own} is set by the comparison; take it out ({OF_THE_COMPARISON[own]})"
             )
-        need = KINDS[arm.kind].needs
+        need = kind_of(arm.kind).needs
         if need and not any(each.startswith(f"{need}=") for each in arm.overrides):
             raise RecipeError(f"--arms: {arm.kind} needs {need}; write {arm.kind},{need}=FILE")
     labels = [arm.label for arm in arms]
@@ -178,15 +285,15 @@ def in_order(arms: Sequence[Arm]) -> tuple[Arm, ...]:
     """
     wanted = list(arms)
     for arm in arms:
-        need = KINDS[arm.kind].after
+        need = kind_of(arm.kind).after
         if need and not any(each.kind == need for each in wanted):
             wanted.append(Arm(need, need))
-    return tuple(sorted(wanted, key=lambda arm: (bool(KINDS[arm.kind].after), not KINDS[arm.kind].trains)))
+    return tuple(sorted(wanted, key=lambda arm: (bool(kind_of(arm.kind).after), arm.rests)))
 
 
 def source_of(arm: Arm, arms: Sequence[Arm]) -> Arm | None:
     """Return the arm on whose run this one works, None where it stands alone: the one that is most like it."""
-    need = KINDS[arm.kind].after
+    need = kind_of(arm.kind).after
     there = [each for each in arms if need and each.kind == need]
     alike = [each for each in there if set(each.overrides) == set(arm.overrides)]
     plain = [each for each in there if not each.overrides]

@@ -9,6 +9,7 @@ import numpy as np
 
 from prefdistill.assembly import limited_prompts
 from prefdistill.compare.data import MOST_UNKNOWN, ArmFigures, Budget, Figures
+from prefdistill.compare.equal import Equal
 from prefdistill.compare.grid import Grid, evaluation_judge, is_scored
 from prefdistill.compare.layout import Layout
 from prefdistill.errors import RunError
@@ -209,19 +210,22 @@ def _leaked_share(run: FinishedRun) -> float:
     return max((each.diagnostics.get("leaked_share", 0.0) for each in run.rounds), default=0.0)
 
 
-def budget_notes(figures: Figures) -> Iterator[Note]:
-    """Yield each budget that the trained arms do not share."""
+def budget_notes(figures: Figures, equal: Equal = "prompts") -> Iterator[Note]:
+    """Yield each budget that the trained arms do not share, of those that were meant to be equal."""
     trained = [arm for arm in figures.arms if arm.trained]
     kinds = {arm.label: arm.arm for arm in trained}
-    for name, what in BUDGETS.items():
+    meant = {"steps": BUDGETS["steps"]} if equal == "teacher" else BUDGETS
+    for name, what in meant.items():
         found = {arm.label: budget_of(arm, name) for arm in trained}
         if len(set(found.values())) > 1:
             shown = ", ".join(f"{label} {value:,.10g}" for label, value in found.items())
-            alike = {value for label, value in found.items() if kinds[label] not in OTHERWISE}
+            alike = {
+                value for label, value in found.items() if kinds[label] not in OTHERWISE and "+" not in kinds[label]
+            }
             yield Note("warning" if len(alike) > 1 else "info", f"not equal: {what}: {shown}")
 
 
-OTHERWISE = ("outputs", "shuffled_online", "off_policy")
+OTHERWISE = ("outputs", "traces", "logits", "shuffled_online", "off_policy")
 """Arms that draft or judge otherwise by what they are; that they differ is no fault of the comparison."""
 BUDGETS = {
     "prompts": "train prompts drafted",
@@ -275,9 +279,9 @@ def gaps_refused(figures: Figures) -> list[Note]:
     return [Note("refused", f"the share of the gap to the teacher is not given: {each}") for each in reasons]
 
 
-def numbers_notes(figures: Figures, layout: Layout, grid: Grid) -> list[Note]:
+def numbers_notes(figures: Figures, layout: Layout, grid: Grid, equal: Equal = "prompts") -> list[Note]:
     """Return what limits the numbers themselves."""
-    notes = [*unequal(layout), *budget_notes(figures), *unequal_base(layout, grid), *gaps_refused(figures)]
+    notes = [*unequal(layout), *budget_notes(figures, equal), *unequal_base(layout, grid), *gaps_refused(figures)]
     if len(layout.seeds) == 1:
         text = (
             f"one seed ({layout.seeds[0]}): the intervals are over prompts only, and another seed may come out "

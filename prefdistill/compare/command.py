@@ -9,6 +9,7 @@ from rich.console import Console
 
 from prefdistill.compare.analysis import analyse
 from prefdistill.compare.data import ArmRun
+from prefdistill.compare.equal import Equal, equal_words
 from prefdistill.compare.plan import Plan, check_arms, claim_folder, make_plan
 from prefdistill.compare.reading import read_runs
 from prefdistill.compare.running import cores, default_jobs, default_threads, run_plan
@@ -18,7 +19,7 @@ from prefdistill.errors import RecipeError, RunError
 from prefdistill.folders import COMPARISON
 from prefdistill.result import manifest_facts
 from prefdistill.run import RunDirectory, read_json
-from prefdistill.stages.report.comparison import ComparisonReport
+from prefdistill.stages.report.comparison import ComparisonReport, Note
 
 
 def compare_recipe(
@@ -30,17 +31,19 @@ def compare_recipe(
     jobs: int | None,
     texts: bool,
     console: Console,
+    equal: Equal = "prompts",
 ) -> ComparisonReport:
     """Run the arms of a recipe with each seed, going on where an earlier process stopped, and compare them.
 
     Args:
         jobs: seeds that run at once; None chooses.
         texts: whether the reports show prompts and drafts.
+        equal: what the arms are given the same of: prompts, or the teacher's work.
 
     Raises:
         PrefdistillError: with where, what was found, what was expected and what to do.
     """
-    plan = make_plan(recipe, overrides, arms, seeds, folder)
+    plan = make_plan(recipe, overrides, arms, seeds, folder, equal)
     check_arms(plan)
     if plan.base_recipe.budget is not None and (jobs or 1) > 1:
         raise RecipeError(
@@ -52,7 +55,7 @@ def compare_recipe(
         console.print(_begun(plan, at_once), markup=False, soft_wrap=True)
         with ComparisonDisplay(plan, console) as display:
             arm_runs = run_plan(plan, at_once, int(noted["threads"]), display.tell, texts)
-        return _finish(arm_runs, plan.folder, plan.name, _recipe_text(plan), texts, console)
+        return _finish(arm_runs, plan.folder, plan.name, _recipe_text(plan), texts, console, plan)
 
 
 def compare_runs(names: Sequence[str], folder: Path | None, texts: bool, console: Console) -> ComparisonReport:
@@ -74,9 +77,17 @@ def compare_runs(names: Sequence[str], folder: Path | None, texts: bool, console
 
 
 def _finish(
-    arm_runs: Sequence[ArmRun], folder: Path, name: str, recipe: str, texts: bool, console: Console
+    arm_runs: Sequence[ArmRun],
+    folder: Path,
+    name: str,
+    recipe: str,
+    texts: bool,
+    console: Console,
+    plan: Plan | None = None,
 ) -> ComparisonReport:
-    report, numbers = analyse(arm_runs, name, recipe, _facts(arm_runs))
+    notes = [Note("info", equal_words(plan.unit, plan.sizes.answers))] if plan is not None and plan.unit else []
+    equal: Equal = plan.equal if plan is not None else "prompts"
+    report, numbers = analyse(arm_runs, name, recipe, _facts(arm_runs), notes=notes, equal=equal)
     places = write_comparison(report, numbers, arm_runs, folder, texts)
     show_comparison(report, console, places)
     return report
@@ -107,4 +118,5 @@ def _begun(plan: Plan, jobs: int) -> str:
     at_once = f", {jobs} at a time" if jobs > 1 else ""
     pace = plan.pacesetter
     steps = f"; each round has the optimiser steps of {pace.label}'s" if pace is not None and len(plan.arms) > 1 else ""
-    return f"{plan.name}: {arms}; {many}{at_once}; in {plan.folder}{steps}"
+    work = f"; {equal_words(plan.unit, plan.sizes.answers)}" if plan.unit else ""
+    return f"{plan.name}: {arms}; {many}{at_once}; in {plan.folder}{steps}{work}"

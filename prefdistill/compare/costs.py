@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from prefdistill.compare.data import Budget, Cost
 from prefdistill.compare.layout import Layout
 from prefdistill.finished import FinishedRun
+from prefdistill.protocols import learns_from
 from prefdistill.records import RoundResult, Usage
 from prefdistill.stages.report.comparison import Curve, CurvePoint
 from prefdistill.stages.report.data import find_result
@@ -16,10 +17,13 @@ def budget(run: FinishedRun) -> Budget:
     """Return what a run's rounds were given, all together."""
     rounds = run.rounds[1:]
     trained = [each.train for each in rounds if each.train is not None]
+    answered = [each for each in rounds if learns_from(run.recipe.section_of(each.round).trainer) == "answers"]
+    made = [each for each in rounds if each not in answered]
     return Budget(
         prompts=sum(int(each.counts.get("prompts", each.pairs + sum(each.drops.values()))) for each in rounds),
         judged=sum(each.judged for each in rounds),
-        pairs=sum(each.pairs for each in rounds),
+        answers=sum(each.drafts for each in answered),
+        pairs=sum(each.pairs for each in made),
         trained=sum(each.pairs for each in trained),
         steps=sum(each.steps for each in trained),
         rounds=len(rounds),

@@ -116,6 +116,8 @@ class Budget:
     """Train prompts that were drafted, counted in each round anew."""
     judged: int
     """Drafts that the training judge judged."""
+    answers: int
+    """Answers that the teacher wrote to be trained on."""
     pairs: int
     """Pairs that the rounds' own drafts gave."""
     trained: int

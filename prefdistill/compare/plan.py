@@ -9,7 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prefdistill.compare.arms import Arm, in_order, parse_arms, source_of
+from prefdistill.compare.arms import (
+    ONE_TO_ONE,
+    Arm,
+    Sizes,
+    in_order,
+    parse_arms,
+    rounds_of_warm_start,
+    source_of,
+)
+from prefdistill.compare.equal import Equal, sizes_of
 from prefdistill.errors import RecipeError, RunError
 from prefdistill.folders import COMPARISON
 from prefdistill.recipe import Recipe, load_recipe
@@ -47,6 +56,12 @@ class Plan:
     """In the order in which they run; those that only another arm needs are among them."""
     seeds: tuple[int, ...]
     folder: Path
+    sizes: Sizes = ONE_TO_ONE
+    """How large each arm's stages are made."""
+    equal: Equal = "prompts"
+    """What the arms are given the same of."""
+    unit: str = ""
+    """In what the teacher's work was counted to make it equal."""
     noted_pace: str = ""
     """The arm that has set the steps of a comparison that began before; empty for a new one."""
 
@@ -70,14 +85,16 @@ class Plan:
     def pacesetter(self) -> Arm | None:
         """The arm whose optimiser steps a round the others repeat; None where none of these sets them.
 
-        The recipe may set them, no arm may train, or an arm that was left out since has set them.
+        It is the first that trains on pairs in every round, else the first on answers. The recipe may set them, no arm may
+        train in every round, or an arm that was left out since has set them.
         """
         if self.base_recipe.train.steps is not None:
             return None
         trained = [arm for arm in self.arms if not arm.rests]
         if self.noted_pace:
             return next((arm for arm in trained if arm.label == self.noted_pace), None)
-        return next(iter(trained), None)
+        whole = [arm for arm in trained if not arm.warm_start]
+        return next(iter([*(arm for arm in whole if not arm.on_answers), *whole]), None)
 
     def steps_before(self, seed: int) -> list[int]:
         """Return the steps by round of an arm that has set them and is left out now; empty where there is none."""
@@ -92,13 +109,19 @@ class Plan:
             RecipeError: an arm's keys do not fit the recipe.
         """
         arm, base = planned.arm, self.base_recipe
-        own = arm.to_overrides(base)
+        own = arm.to_overrides(base, self.sizes)
         source = source_of(arm, self.arms)
         if source is not None:
             folder = self.folder / source.label / f"seed-{planned.seed}"
             own.insert(0, f"loop.pairs_from={json.dumps(str(folder.resolve()))}")
         wanted = base.train.steps or list(steps)
-        if wanted and not arm.rests and not any(each.startswith("train.steps=") for each in arm.overrides):
+        given = {each.split("=")[0] for each in arm.overrides}
+        if not isinstance(wanted, int) and wanted and arm.warm_start:
+            first = rounds_of_warm_start(base.loop.rounds)
+            if "warm_start.steps" not in given:
+                own.append(f"warm_start.steps={sum(wanted[:first])}")
+            wanted = wanted[first:]
+        if wanted and not arm.rests and "train.steps" not in given:
             own.append(f"train.steps={json.dumps(wanted)}")
         name = f"{self.name}-{arm.label}-seed-{planned.seed}"
         try:
@@ -110,7 +133,12 @@ class Plan:
 
 
 def make_plan(
-    recipe: Path, overrides: Sequence[str], arms: Sequence[str], seeds: str, folder: Path | None = None
+    recipe: Path,
+    overrides: Sequence[str],
+    arms: Sequence[str],
+    seeds: str,
+    folder: Path | None = None,
+    equal: Equal = "prompts",
 ) -> Plan:
     """Read what a comparison is asked to compare, and check that every arm's recipe is valid.
 
@@ -120,21 +148,26 @@ def make_plan(
         arms: as `parse_arms` reads them.
         seeds: how many, counted up from the recipe's own, or the seeds themselves: `3`, or `1,2,5`.
         folder: where everything goes; `runs/<recipe>-compare` by default.
+        equal: what the arms are given the same of: prompts, or the teacher's work.
 
     Raises:
         RecipeError: with what was found and what was expected.
     """
-    base = load_recipe(recipe, overrides)
+    base, found = load_recipe(recipe, overrides), in_order(parse_arms(arms))
     place = folder or Path("runs") / f"{base.name}-compare"
-    before = place / COMPARISON
+    before = read_json(place / COMPARISON) if (place / COMPARISON).is_file() else {}
+    sizes, unit = sizes_of(recipe, base, overrides, found, equal, before.get("exchange") or {})
     return Plan(
         recipe=recipe,
         base_recipe=base,
         overrides=tuple(overrides),
-        arms=in_order(parse_arms(arms)),
+        arms=found,
         seeds=parse_seeds(seeds, base.seed),
         folder=place,
-        noted_pace=read_json(before).get("pacesetter") or "" if before.is_file() else "",
+        sizes=sizes,
+        equal=equal,
+        unit=unit,
+        noted_pace=before.get("pacesetter") or "",
     )
 
 
@@ -185,6 +218,7 @@ def claim_folder(plan: Plan, threads: int) -> dict[str, Any]:
         RunError: the folder holds something else.
     """
     path = plan.folder / COMPARISON
+    exchange: dict[str, Any] = {"unit": plan.unit, **plan.sizes.answers} if plan.unit else {}
     asked = {
         "schema": 1,
         "recipe": str(plan.recipe.resolve()),
@@ -194,16 +228,20 @@ def claim_folder(plan: Plan, threads: int) -> dict[str, Any]:
         "labels": [arm.label for arm in plan.arms],
         "seeds": list(plan.seeds),
         "pacesetter": plan.noted_pace or (plan.pacesetter.label if plan.pacesetter is not None else None),
+        "equal": plan.equal,
+        "exchange": exchange,
     }
     if path.exists():
         before = read_json(path)
-        differing = [key for key in ("recipe", "overrides") if before.get(key) != asked[key]]
+        before.setdefault("equal", "prompts")
+        differing = [key for key in ("recipe", "overrides", "equal") if before.get(key) != asked[key]]
         if differing:
             shown = "; ".join(f"{key}: {before.get(key)!r} → {asked[key]!r}" for key in differing)
             raise RunError(
                 f"{plan.folder}: holds another comparison ({shown}); give it a folder of its own with --run NAME, or "
                 "undo the change"
             )
+        asked["exchange"] = {**(before.get("exchange") or {}), **exchange}
         noted = {**before, **asked}
     else:
         others = [each.name for each in plan.folder.glob("*") if each.name != ".lock"] if plan.folder.exists() else []

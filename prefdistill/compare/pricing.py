@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prefdistill.assembly import load_recipe_prompts
+from prefdistill.compare.equal import Equal, equal_words
 from prefdistill.compare.plan import Plan, Planned, make_plan
 from prefdistill.compare.sharing import Origins
 from prefdistill.compare.sight import Sight, sight_lines, sight_of
@@ -198,6 +199,7 @@ def price_comparison(
     seeds: str,
     folder: Path | None,
     console: Console,
+    equal: Equal = "prompts",
 ) -> Pricing:
     """Print what a comparison still has to ask of paid models, and what its sample can see.
 
@@ -208,11 +210,12 @@ def price_comparison(
         seeds: as `parse_seeds` reads them.
         folder: the comparison's, read only; `runs/<recipe>-compare` by default.
         console: where it is printed.
+        equal: what the arms are given the same of.
 
     Raises:
         PrefdistillError: with where, what was found, what was expected and what to do.
     """
-    plan = make_plan(recipe, overrides, arms, seeds, folder)
+    plan = make_plan(recipe, overrides, arms, seeds, folder, equal)
     priced = price_plan(plan)
     for text in _opening(priced):
         _show(console, text)
@@ -234,6 +237,8 @@ def _opening(priced: Pricing) -> list[str]:
     seeds = f"{len(plan.seeds)} seeds" if len(plan.seeds) > 1 else "1 seed"
     names = ", ".join(arm.label for arm in plan.arms)
     lines = [f"{plan.name}: {names}; {seeds}, {len(plan.runs)} runs, in {plan.folder}", *priced.notes]
+    if plan.unit:
+        lines.append(equal_words(plan.unit, plan.sizes.answers))
     if priced.done_calls:
         lines.append(f"in {plan.folder} already: replies to {priced.done_calls:,.0f} calls; this is what is left")
     return lines

@@ -12,9 +12,10 @@ from prefdistill.errors import RunError
 from prefdistill.finished import FinishedRun, read_finished
 from prefdistill.folders import COMPARISON, run_folder
 from prefdistill.plugins import name_of
+from prefdistill.protocols import learns_from
 from prefdistill.recipe import Recipe, operational_keys
 
-LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 SEED_FOLDER = "seed-*"
 """How a comparison calls the runs of an arm."""
 NOT_SHOWN = ("name", "seed", "cache", "rubric", "student.model", "prompts.path", "evaluate.metrics")
@@ -167,15 +168,18 @@ def _in_given_order(
 
 def _kind(run: FinishedRun) -> str:
     """Return what kind of arm a run is, as far as its recipe says."""
-    recipe = run.recipe
+    recipe, warm = run.recipe, run.recipe.warm_start
+    if warm is not None and learns_from(warm.trainer) == "answers":
+        first = "outputs" if (name := name_of(warm.trainer)) == "sft" else name
+        return f"{first}+{recipe.loop.mode}" if recipe.loop.rounds else first
     if recipe.loop.rounds == 0:
         return "best_of_n"
     if getattr(recipe.pair, "labels", "judged") == "random":
         return "random_labels"
     if recipe.loop.pairs_from is not None:
         return "shuffled_online"
-    if name_of(recipe.train.trainer) == "sft":
-        return "outputs"
+    if learns_from(recipe.train.trainer) == "answers":
+        return "outputs" if (name := name_of(recipe.train.trainer)) == "sft" else name
     return "off_policy" if recipe.sample.drafts_from is not None else recipe.loop.mode
 
 

@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 from prefdistill.compare.arms import source_of
 from prefdistill.compare.data import ArmRun
+from prefdistill.compare.equal import Equal
 from prefdistill.compare.plan import Plan, Planned, make_plan, steps_of
 from prefdistill.costs.measured import spent_before
 from prefdistill.errors import BudgetError, PrefdistillError
@@ -181,8 +182,9 @@ def mark_of(recipe: Recipe) -> str:
         *(each for task in recipe.evaluate.also for each in task.rubrics.rubrics.values()),
     ]
     files = [recipe.prompts.path, recipe.sample.drafts_from, *(task.prompts for task in recipe.evaluate.also)]
-    if recipe.loop.pairs_from is not None:
-        files += sorted(recipe.loop.pairs_from.glob("round-[0-9]*/4-pairs.jsonl"))
+    for source in (recipe.pairs_from(1), recipe.loop.pairs_from):
+        if source is not None:
+            files += sorted(source.glob("round-[0-9]*/4-pairs.jsonl"))
     return digest(
         [
             recipe.resolved(),
@@ -204,7 +206,7 @@ def _content(path: Path) -> list[str]:
 def _read(plan: Plan, planned: Planned, failed: str) -> ArmRun:
     """Return one arm's run of one seed, or why there is none."""
     arm = planned.arm
-    overrides = dict(each.partition("=")[::2] for each in arm.to_overrides(plan.base_recipe))
+    overrides = dict(each.partition("=")[::2] for each in arm.to_overrides(plan.base_recipe, plan.sizes))
     if not failed:
         try:
             return ArmRun(arm.label, arm.kind, planned.seed, overrides, read_finished(planned.folder))
@@ -239,7 +241,7 @@ def default_jobs(plan: Plan, cores: int) -> int:
 def _run_in_processes(plan: Plan, jobs: int, threads: int, tell: Tell, texts: bool) -> None:
     """Run every seed in a process of its own, `jobs` at a time; none outlives this process."""
     context = multiprocessing.get_context("spawn")
-    asked = (plan.recipe, plan.overrides, [arm.written for arm in plan.arms], plan.folder)
+    asked = (plan.recipe, plan.overrides, [arm.written for arm in plan.arms], plan.folder, plan.equal)
     waiting = list(plan.seeds)
     running: dict[Connection, tuple[Any, Connection, int]] = {}
     settled: set[tuple[str, int]] = set()
@@ -299,7 +301,7 @@ def _died(plan: Plan, seed: int, code: int, tell: Tell, settled: set[tuple[str, 
 
 
 def _work(
-    asked: tuple[Path, Iterable[str], list[str], Path],
+    asked: tuple[Path, Iterable[str], list[str], Path, Equal],
     seed: int,
     threads: int,
     texts: bool,
@@ -311,9 +313,9 @@ def _work(
     threading.Thread(target=_end_with_parent, args=(leash,), daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = str(threads)
     code = 0
-    recipe, overrides, arms, folder = asked
+    recipe, overrides, arms, folder, equal = asked
     try:
-        plan = make_plan(recipe, tuple(overrides), arms, f"{seed},", folder)
+        plan = make_plan(recipe, tuple(overrides), arms, f"{seed},", folder, equal)
         run_seed(plan, seed, events.send, texts)
     except BudgetError as problem:
         events.send(Event("", seed, "over", str(problem)))

@@ -44,7 +44,7 @@ class Origins:
     def _writer(self, step: Step) -> list[Any]:
         """Return who writes the step's drafts, or wrote those that it is about, and how."""
         name, train = step.file.name, step.split == "train"
-        answers = train and learns_from(self.recipe.train.trainer) == "answers"
+        answers = train and learns_from(self.recipe.section_of(step.round).trainer) == "answers"
         section = self._plain["sample" if train and not answers else "evaluate"]
         how = [self._plain["sample"]["max_new_tokens"], section["temperature"], section["top_p"]]
         task = name.partition("also-")[2].rpartition("-")[0]
@@ -63,8 +63,9 @@ class Origins:
     def _drafts(self, number: int) -> list[Any]:
         """Return what a round's training drafts are made from, beside the student and how it writes."""
         loop = self.recipe.loop
-        fixed = loop.mode == "offline" or self.recipe.sample.drafts_from is not None
-        writer = "base" if fixed else self._policy(number - 1)
+        first = self.recipe.first_round - 1  # 0, or the warm start's
+        given, offline = self.recipe.sample.drafts_from is not None, loop.mode == "offline"
+        writer = "base" if given or number <= first else self._policy(first if offline else number - 1)
         return ["drafts", number, loop.prompts_per_round, self._plain["prompts"], writer]
 
     def _policy(self, number: int) -> str:
@@ -72,6 +73,7 @@ class Origins:
         judge: Any = self.recipe.judge
         fixed = [
             *(self._plain[name] for name in ("student", "sample", "rubric", "pair", "train", "seed")),
+            self._plain.get("warm_start"),
             judge.identity(),
             self._teacher,
             self.recipe.loop.start_from,

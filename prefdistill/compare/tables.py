@@ -243,6 +243,9 @@ def criteria_table(figures: Figures) -> Table:
     return Table("criteria", "Criteria against the base", columns, rows, note)
 
 
+BUDGET_COLUMNS = ("rounds", "prompts", "judged", "steps", "pairs", "trained")
+
+
 def budgets_table(figures: Figures) -> Table:
     """Return what each arm was given, the mean of its seeds."""
     columns = columns_of(
@@ -253,19 +256,21 @@ def budgets_table(figures: Figures) -> Table:
         ("Optimiser steps", "count"),
         ("Pairs made", "count"),
         ("Pairs trained on", "count"),
+        ("Answers written", "count"),
         ("Kept rounds", "text"),
     )
     rows = tuple(
         (
             arm.label,
-            *(_whole(budget_of(arm, name)) for name in ("rounds", "prompts", "judged", "steps", "pairs", "trained")),
+            *(_whole(budget_of(arm, name)) for name in BUDGET_COLUMNS),
+            _whole(budget_of(arm, "answers") or None),
             ", ".join(map(str, arm.kept)),
         )
         for arm in figures.arms
     )
     note = (
         "Means of the seeds. Prompts, drafts judged and steps should be equal; pairs are what the judge made of the drafts. "
-        "Pairs trained on count past pairs that were mixed in. Kept round 0 is the base."
+        "Pairs trained on count answers too, and past ones that were mixed in. Kept round 0 is the base."
     )
     return Table("budgets", "Budgets", columns, rows, note)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from prefdistill.compare.arms import KINDS, Arm, in_order, parse_arms, source_of
+from prefdistill.compare.arms import KINDS, Arm, Sizes, in_order, kind_of, parse_arms, source_of
 from prefdistill.errors import RecipeError
 from prefdistill.recipe import load_recipe
 
@@ -85,14 +85,14 @@ def test_what_the_comparison_sets_is_no_arms_to_set(key):
         parse_arms([f"offline,{key}"])
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("off_policy", "shuffled_online")])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("off_policy", "shuffled_online", "logits")])
 def test_every_kind_is_a_valid_recipe(kind, tiny_recipe):
     base = load_recipe(tiny_recipe)
     recipe = load_recipe(tiny_recipe, Arm(kind, kind).to_overrides(base))
     assert recipe.loop.mode == ("offline" if kind == "offline" else "online")
     assert recipe.pair.labels == ("random" if kind == "random_labels" else "judged")
     assert (recipe.loop.rounds, recipe.evaluate.best_of) == ((0, 3) if kind == "best_of_n" else (2, 1))
-    assert recipe.train.trainer._use == ("sft" if kind == "outputs" else "dpo")
+    assert recipe.train.trainer._use == {"outputs": "sft", "traces": "traces"}.get(kind, "dpo")
 
 
 def test_the_trainer_of_answers_takes_over_the_batch_and_the_adapter(tiny_recipe):
@@ -114,3 +114,68 @@ def test_the_help_explains_every_arm():
 
     for name, kind in KINDS.items():
         assert f"- `{name}`: {kind.what}" in compare.__doc__
+
+
+def chained(recipe, text, sizes=None, overrides=()):
+    base = load_recipe(recipe, ["loop.rounds=5", *overrides])
+    arm = parse_arms([text])[0]
+    return load_recipe(recipe, ["loop.rounds=5", *overrides, *arm.to_overrides(base, sizes or Sizes())])
+
+
+def test_a_chains_warm_start_takes_the_place_of_the_first_half_of_the_rounds(tiny_recipe):
+    recipe = chained(tiny_recipe, "outputs+online")
+    assert (recipe.loop.rounds, recipe.loop.mode, recipe.reference) == (3, "online", "warm_start")
+    assert recipe.warm_start.trainer._use == "sft"
+    assert (recipe.warm_start.prompts, recipe.warm_start.answers) == (16, 1)
+    assert recipe.warm_start.trainer.batch_size == 4
+
+
+def test_what_a_chains_first_stage_may_cost_is_answered_more_than_once_where_prompts_are_few(tiny_recipe):
+    recipe = chained(tiny_recipe, "outputs+online", Sizes({"outputs": 3.0}, train_prompts=20))
+    assert (recipe.warm_start.prompts, recipe.warm_start.answers) == (16, 3)
+
+
+def test_steps_of_the_recipe_are_added_up_for_a_chains_first_stage(tiny_recipe):
+    recipe = chained(tiny_recipe, "own=outputs+offline,warm_start.learning_rate=1e-3", overrides=["train.steps=4"])
+    assert (recipe.warm_start.steps, recipe.train.steps, recipe.loop.mode) == (8, 4, "offline")
+    assert recipe.warm_start.trainer.learning_rate == 1e-3
+
+
+def test_an_arm_on_answers_has_as_many_prompts_as_the_teachers_work_pays_for(tiny_recipe):
+    base = load_recipe(tiny_recipe)
+    arm = Arm("outputs", "outputs")
+    assert load_recipe(tiny_recipe, arm.to_overrides(base, Sizes({"outputs": 2.5}))).loop.prompts_per_round == 20
+    assert load_recipe(tiny_recipe, arm.to_overrides(base)).loop.prompts_per_round == 8
+
+
+def test_what_a_chain_is_in_words():
+    assert kind_of("outputs+online").what.startswith(
+        "first fine-tuning on the teacher's own answers, no judge; then each"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("online+outputs", r"`online\+outputs` is no chain: expected a warm start \(outputs, traces, logits\), a plus"),
+        ("outputs+", r"is no chain"),
+        ("outputs+online+online", r"is no chain"),
+        ("outputs+shuffled_online", r"what follows it \(offline, online, off_policy, random_labels\)"),
+        ("outputs+off_policy", r"needs sample\.drafts_from"),
+    ],
+)
+def test_what_is_no_chain(text, message):
+    with pytest.raises(RecipeError, match=message):
+        parse_arms([text])
+
+
+def test_one_round_is_too_few_for_a_chain(tiny_recipe):
+    base = load_recipe(tiny_recipe, ["loop.rounds=1"])
+    with pytest.raises(RecipeError, match=r"arm outputs\+online: loop\.rounds is 1, and its stages share the rounds"):
+        Arm("outputs+online", "outputs+online").to_overrides(base)
+
+
+def test_logits_name_their_teacher(tiny_recipe):
+    base = load_recipe(tiny_recipe)
+    arm = parse_arms(["logits,train.teacher=prefdistill.sandbox:student"])[0]
+    assert load_recipe(tiny_recipe, arm.to_overrides(base)).train.trainer._use == "logits"

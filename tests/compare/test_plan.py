@@ -6,6 +6,9 @@ import pytest
 
 from prefdistill.compare.plan import check_arms, claim_folder, make_plan, parse_seeds
 from prefdistill.errors import RecipeError, RunError
+from tests.conftest import ROOT
+
+ASKED = ROOT / "rubrics" / "sandbox-asked.yaml"
 
 
 def plan_of(recipe, arms="offline,online", seeds="2", folder=None, overrides=()):
@@ -103,3 +106,48 @@ def test_the_arm_that_set_the_steps_stays_the_one(tiny_recipe, tmp_path):
     without = plan_of(tiny_recipe, "online,random_labels", folder=tmp_path / "c")
     assert without.pacesetter is None
     assert without.steps_before(3) == [], "it has not run yet"
+
+
+def test_a_chain_has_the_steps_of_the_rounds_that_it_replaces(tiny_recipe):
+    plan = plan_of(tiny_recipe, "outputs,outputs+online,online", overrides=["loop.rounds=4"])
+    assert plan.pacesetter.label == "online"
+    recipes = {each.arm.label: plan.recipe_of(each, [3, 4, 5, 6]) for each in plan.of_seed(3)}
+    assert recipes["outputs+online"].warm_start.steps == 7
+    assert recipes["outputs+online"].train.steps == (5, 6)
+    assert recipes["outputs"].train.steps == (3, 4, 5, 6)
+
+
+def test_chains_alone_set_nobodys_steps(tiny_recipe):
+    assert plan_of(tiny_recipe, "outputs+online,outputs+offline").pacesetter is None
+
+
+def test_equal_work_of_the_teacher_is_counted_in_replies_where_nobody_is_paid(tiny_recipe, tmp_path):
+    plan = make_plan(tiny_recipe, (), ["online,outputs,outputs+online"], "1", tmp_path / "c", "teacher")
+    assert (plan.unit, dict(plan.sizes.answers)) == ("replies", {"outputs": 3.0})
+    recipes = {each.arm.label: plan.recipe_of(each) for each in plan.of_seed(3)}
+    assert recipes["outputs"].loop.prompts_per_round == 24
+    assert recipes["outputs+online"].warm_start.prompts == 24
+
+
+PAID = "{use: openai, model: big, base_url: 'http://localhost:1/v1', usd_per_million: {input: 3, output: 15}}"
+
+
+def test_equal_work_is_counted_in_dollars_and_stays_what_it_was(tiny_recipe, tmp_path):
+    judged = [f"teacher={PAID}", "judge={use: rubric}", f"rubric={ASKED}"]
+    folder = tmp_path / "c"
+    plan = make_plan(tiny_recipe, judged, ["online,outputs"], "1", folder, "teacher")
+    assert plan.unit == "USD"
+    assert plan.sizes.answers["outputs"] > 1
+    claim_folder(plan, 1)
+    noted = json.loads((folder / "comparison.json").read_text())
+    noted["exchange"]["outputs"] = 2.0
+    (folder / "comparison.json").write_text(json.dumps(noted))
+    again = make_plan(tiny_recipe, judged, ["online,outputs"], "1", folder, "teacher")
+    assert again.sizes.answers == {"outputs": 2.0}
+    with pytest.raises(RunError, match="equal: 'teacher' → 'prompts'"):
+        claim_folder(make_plan(tiny_recipe, judged, ["online,outputs"], "1", folder), 1)
+
+
+def test_a_free_judge_cannot_be_made_to_cost_what_answers_do(tiny_recipe):
+    with pytest.raises(RecipeError, match=r"--equal teacher: outputs ask a paid model .*, and online do not"):
+        make_plan(tiny_recipe, [f"teacher={PAID}"], ["online,outputs"], "1", None, "teacher")
