@@ -6,6 +6,7 @@ Place in the flow: the end of a comparison. It only reads run folders: nothing i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from prefdistill import __version__
@@ -53,7 +54,7 @@ def analyse(
     layout = lay_out(arm_runs)
     prompts = comparable_prompts(layout)
     grid = read_grid(layout, prompts)
-    figures = measure(layout, grid)
+    figures = replace(measure(layout, grid), equal=equal)
     refused, leaked = refusals(figures, layout), leaks(layout)
     words = verdict(figures, refused, leaked)
     said = [
@@ -62,7 +63,7 @@ def analyse(
         *layout.notes,
         *(Note("warning", each) for each in leaked),
         *about_rounds(layout),
-        *numbers_notes(figures, layout, grid, equal),
+        *numbers_notes(figures, layout, grid),
     ]
     report = ComparisonReport(
         name=name,

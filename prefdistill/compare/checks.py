@@ -9,7 +9,6 @@ import numpy as np
 
 from prefdistill.assembly import limited_prompts
 from prefdistill.compare.data import MOST_UNKNOWN, ArmFigures, Budget, Figures
-from prefdistill.compare.equal import Equal
 from prefdistill.compare.grid import Grid, evaluation_judge, is_scored
 from prefdistill.compare.layout import Layout
 from prefdistill.errors import RunError
@@ -210,12 +209,11 @@ def _leaked_share(run: FinishedRun) -> float:
     return max((each.diagnostics.get("leaked_share", 0.0) for each in run.rounds), default=0.0)
 
 
-def budget_notes(figures: Figures, equal: Equal = "prompts") -> Iterator[Note]:
+def budget_notes(figures: Figures) -> Iterator[Note]:
     """Yield each budget that the trained arms do not share, of those that were meant to be equal."""
     trained = [arm for arm in figures.arms if arm.trained]
     kinds = {arm.label: arm.arm for arm in trained}
-    meant = {"steps": BUDGETS["steps"]} if equal == "teacher" else BUDGETS
-    for name, what in meant.items():
+    for name, what in BUDGETS_BY[figures.equal].items():
         found = {arm.label: budget_of(arm, name) for arm in trained}
         if len(set(found.values())) > 1:
             shown = ", ".join(f"{label} {value:,.10g}" for label, value in found.items())
@@ -233,6 +231,12 @@ BUDGETS = {
     "steps": "optimiser steps",
 }
 """What an equal comparison gives every arm the same of. Pairs are reported and never forced."""
+BUDGETS_BY = {"prompts": BUDGETS, "teacher": {"steps": BUDGETS["steps"]}}
+"""The same by what was to be equal: with equal work of the teacher, arms differ in prompts on purpose."""
+SAME_WORK = 0.02
+"""Share by which the teacher's replies may differ and are still the same work: prompts come in whole numbers."""
+SAME_PRICE = 0.1
+"""Share by which what was paid may differ: sizes are set before the first reply, by what replies are expected to cost."""
 
 
 def budget_of(arm: ArmFigures, name: str) -> float:
@@ -240,13 +244,20 @@ def budget_of(arm: ArmFigures, name: str) -> float:
     return float(np.mean([getattr(each, name) for each in arm.budgets]))
 
 
-def same_budget(one: ArmFigures, other: ArmFigures) -> bool:
+def same_budget(one: ArmFigures, other: ArmFigures, equal: str = "prompts") -> bool:
     """Whether two arms were given the same, seed by seed, pairs aside."""
 
     def given(budget: Budget) -> tuple[int, ...]:
-        return tuple(getattr(budget, name) for name in BUDGETS)
+        return tuple(getattr(budget, name) for name in BUDGETS_BY[equal])
 
-    return [given(each) for each in one.budgets] == [given(each) for each in other.budgets]
+    steps = [given(each) for each in one.budgets] == [given(each) for each in other.budgets]
+    if equal == "prompts":
+        return steps
+    paid = [sum(each.charged_usd or 0.0 for each in arm.costs) for arm in (one, other)]
+    if all(paid):
+        return steps and abs(paid[0] - paid[1]) <= SAME_PRICE * max(paid)
+    work = [budget_of(arm, "replies") for arm in (one, other)]
+    return steps and abs(work[0] - work[1]) <= SAME_WORK * max(work)
 
 
 def unequal_base(layout: Layout, grid: Grid) -> Iterator[Note]:
@@ -279,9 +290,9 @@ def gaps_refused(figures: Figures) -> list[Note]:
     return [Note("refused", f"the share of the gap to the teacher is not given: {each}") for each in reasons]
 
 
-def numbers_notes(figures: Figures, layout: Layout, grid: Grid, equal: Equal = "prompts") -> list[Note]:
+def numbers_notes(figures: Figures, layout: Layout, grid: Grid) -> list[Note]:
     """Return what limits the numbers themselves."""
-    notes = [*unequal(layout), *budget_notes(figures, equal), *unequal_base(layout, grid), *gaps_refused(figures)]
+    notes = [*unequal(layout), *budget_notes(figures), *unequal_base(layout, grid), *gaps_refused(figures)]
     if len(layout.seeds) == 1:
         text = (
             f"one seed ({layout.seeds[0]}): the intervals are over prompts only, and another seed may come out "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from prefdistill.finished import FinishedRun
 from prefdistill.metrics.criteria import CriterionDifference
@@ -126,6 +126,11 @@ class Budget:
     """Optimiser steps."""
     rounds: int
 
+    @property
+    def replies(self) -> int:
+        """What the teacher, or who judges in its place, did: drafts judged and answers written."""
+        return self.judged + self.answers
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -216,6 +221,8 @@ class Figures:
     """Each arm against each later one, the one that is ahead first."""
     teacher_criteria: Mapping[str, float] = field(default_factory=dict)
     """The teacher's mean by criterion; empty where it was not judged."""
+    equal: Literal["prompts", "teacher"] = "prompts"
+    """What the arms were meant to be given the same of."""
 
     @property
     def known(self) -> int:

@@ -49,6 +49,10 @@ def arms_table(figures: Figures) -> Table:
     rows = [_writer_row(BASE, figures.base), *(_arm_row(arm) for arm in figures.arms)]
     if figures.teacher is not None:
         rows.append(_writer_row(TEACHER, figures.teacher))
+    if figures.equal == "teacher":
+        columns += columns_of(("Teacher's replies", "count"), ("Paid", "usd"), ("Time", "seconds"))
+        work = {arm.label: _work_of(arm) for arm in figures.arms}
+        rows = [(*row, *work.get(row[0], (None, None, None))) for row in rows]
     seeds = f"{len(figures.seeds)} seeds" if len(figures.seeds) > 1 else "one seed"
     over = "prompts and seeds" if len(figures.seeds) > 1 else "prompts"
     note = (
@@ -71,6 +75,12 @@ def _arm_row(arm: ArmFigures) -> tuple[Any, ...]:
         arm.base.length_ratio,
         arm.unknown or None,
     )
+
+
+def _work_of(arm: ArmFigures) -> tuple[float | None, ...]:
+    """Return what training an arm asked for, the mean of its seeds: replies, dollars, seconds."""
+    money, time = ([getattr(each, name) for each in arm.costs] for name in ("charged_usd", "seconds"))
+    return (_whole(budget_of(arm, "replies")), _known_mean(money) or None, _known_mean(time))
 
 
 def _writer_row(label: str, means: Means) -> tuple[Any, ...]:
@@ -268,8 +278,9 @@ def budgets_table(figures: Figures) -> Table:
         )
         for arm in figures.arms
     )
+    same = "Steps and the teacher's replies" if figures.equal == "teacher" else "Prompts, drafts judged and steps"
     note = (
-        "Means of the seeds. Prompts, drafts judged and steps should be equal; pairs are what the judge made of the drafts. "
+        f"Means of the seeds. {same} should be equal; pairs are what the judge made of the drafts. "
         "Pairs trained on count answers too, and past ones that were mixed in. Kept round 0 is the base."
     )
     return Table("budgets", "Budgets", columns, rows, note)

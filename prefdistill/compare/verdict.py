@@ -145,7 +145,8 @@ def _budget_clause(figures: Figures, pair: Versus) -> str:
     one, other = figures.find(pair.arm), figures.find(pair.other)
     if not (one.trained and other.trained):
         return ""
-    return " at equal cost" if same_budget(one, other) else ", at unequal cost"
+    what = "work of the teacher" if figures.equal == "teacher" else "cost"
+    return f" at equal {what}" if same_budget(one, other, figures.equal) else f", at unequal {what}"
 
 
 def _base_clause(arms: Sequence[ArmFigures]) -> str:
@@ -371,7 +372,7 @@ def _visible(figures: Figures) -> Iterator[str]:
         small = _written(pair.smallest, _digits((pair.smallest, pair.smallest)))
         yield f"The smallest difference that {_sample(figures)} show four times in five is {small}."
     trained = [arm for arm in figures.arms if arm.trained]
-    if len(trained) > 1 and all(same_budget(arm, trained[0]) for arm in trained):
+    if figures.equal == "prompts" and len(trained) > 1 and all(same_budget(arm, trained[0]) for arm in trained):
         given = ", ".join(f"{budget_of(trained[0], name):,.10g} {what}" for name, what in BUDGETS.items())
         yield f"Every trained arm had the same: {given} (a seed)."
 

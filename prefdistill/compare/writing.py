@@ -17,7 +17,7 @@ from prefdistill.finished import read_finished
 from prefdistill.folders import COMPARISON
 from prefdistill.result import write_tables
 from prefdistill.run import read_json, write_json, write_text
-from prefdistill.stages.report.comparison import ComparisonReport, Curve
+from prefdistill.stages.report.comparison import ComparisonReport, Curve, Note
 from prefdistill.stages.report.comparison_page import render_comparison
 from prefdistill.stages.report.markdown import render_markdown
 
@@ -55,7 +55,11 @@ def read_comparison(folder: Path) -> ComparisonReport:
         raise RunError(f"{folder}: the comparison is not finished; run the same `prefdistill compare` command again")
     report = TypeAdapter(ComparisonReport).validate_python(stored["report"])
     curves = _linked(folder, stored["runs"], report.curves)
-    return replace(report, curves=curves, browser=_browser(folder, stored["runs"], report))
+    try:
+        return replace(report, curves=curves, browser=_browser(folder, stored["runs"], report))
+    except PrefdistillError as problem:  # moved or removed since; the numbers stand without the drafts
+        gone = Note("info", f"drafts are not shown, because a run cannot be read any more: {problem}")
+        return replace(report, curves=curves, notes=(*report.notes, gone))
 
 
 def is_finished(folder: Path) -> bool:
@@ -80,7 +84,11 @@ def render_again(folder: Path, texts: bool | None = None) -> None:
 
 
 def _browser(folder: Path, runs: Sequence[dict[str, Any]], report: ComparisonReport) -> Any:
-    """Return the drafts of the first seed that every arm has; None where runs are no longer there."""
+    """Return the drafts of the first seed that every arm has; None where there is no arm.
+
+    Raises:
+        PrefdistillError: a run is no longer there, or cannot be read.
+    """
     labels = [arm.label for arm in report.arms]
     by_seed: dict[int, dict[str, Path]] = {}
     for each in runs:
@@ -88,10 +96,7 @@ def _browser(folder: Path, runs: Sequence[dict[str, Any]], report: ComparisonRep
             by_seed.setdefault(int(each["seed"]), {})[each["label"]] = folder / each["folder"]
     complete = [places for _, places in sorted(by_seed.items())]
     chosen = max(complete, key=len, default={})
-    try:
-        found = {label: read_finished(chosen[label]) for label in labels if label in chosen}
-    except PrefdistillError:
-        return None  # moved or removed since; the numbers stand without the drafts
+    found = {label: read_finished(chosen[label]) for label in labels if label in chosen}
     if not found:
         return None
     links = {label: os.path.relpath(run.directory.report, folder) for label, run in found.items()}

@@ -86,6 +86,8 @@ class Fake:
     rounds: int = 1
     steps: int = 10
     judged: int = 40
+    answers: int = 0
+    """Written by the teacher; the recipe then says `train: {use: sft}`."""
     train_prompts: int = 10
     recipe: Mapping[str, Any] = field(default_factory=dict)
     """Sections merged into the recipe, by section."""
@@ -261,7 +263,7 @@ class Fake:
         )
         result = RoundResult(
             round=number,
-            drafts=self.judged if number else 0,
+            drafts=self.judged + self.answers if number else 0,
             judged=self.judged if number else 0,
             failed=0,
             pairs=9 if number else 0,

@@ -91,6 +91,33 @@ def test_equal_arms_say_nothing(tmp_path: Path) -> None:
     assert notes(tmp_path, offline=fakes(0.1, 1), online=fakes(0.2, 2)) == []
 
 
+ON_ANSWERS = {"train": {"use": "sft"}, "teacher": {"use": "sandbox"}}
+
+
+def test_arms_with_equal_work_of_the_teacher(tmp_path: Path) -> None:
+    """Prompts differ on purpose; steps still should not, and the table shows the work."""
+    answers = fakes(0.3, 2, judged=0, answers=40, train_prompts=40, recipe=ON_ANSWERS)
+    runs = write_arms(tmp_path, online=fakes(0.1, 1), outputs=answers)
+    by_prompts, _ = analyse(runs, "t", "")
+    by_work, _ = analyse(runs, "t", "", equal="teacher")
+    assert any(note.text.startswith("not equal: train prompts") for note in by_prompts.notes)
+    assert not any(note.text.startswith("not equal") for note in by_work.notes)
+    assert "at equal work of the teacher" in by_work.headline and "at unequal cost" in by_prompts.headline
+    arms = by_work.tables[0]
+    place = [column.title for column in arms.columns].index("Teacher's replies")
+    assert [row[place] for row in arms.rows] == [None, 40, 40]
+    budgets = next(table for table in by_work.tables if table.name == "budgets")
+    written = [column.title for column in budgets.columns].index("Answers written")
+    assert [row[written] for row in budgets.rows] == [None, 40]
+
+
+def test_unequal_work_of_the_teacher_is_said(tmp_path: Path) -> None:
+    answers = fakes(0.3, 2, judged=0, answers=20, steps=7, train_prompts=20, recipe=ON_ANSWERS)
+    report, _ = analyse(write_arms(tmp_path, online=fakes(0.1, 1), outputs=answers), "t", "", equal="teacher")
+    assert "at unequal work of the teacher" in report.headline
+    assert any(note.text == "not equal: optimiser steps: online 10, outputs 7" for note in report.notes)
+
+
 def test_a_stop_is_said_with_its_arm(tmp_path: Path) -> None:
     stop = Finding(check="chosen_longer", level="stop", message="drafts grow")
     warn = Finding(check="ties", level="warn", message="many ties")
