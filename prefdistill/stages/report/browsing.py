@@ -32,6 +32,8 @@ NO_PAIR = {
 """The counted reasons why a prompt gave no pair, as a sentence says them."""
 NO_ANSWER = {
     "not_written": "the teacher failed on it, refused it or said nothing",
+    "unreadable": "its reasoning and its answer could not be told apart",
+    "too_long": "with its reasoning it is longer than the student may write",
     "incomplete": "the answer is cut at the token limit",
     "broken_text": "the answer has a character in pieces",
     "failed_gates": "the answer fails gates",

@@ -91,7 +91,7 @@ class Chart:
     heads: Mapping[float, str] = field(default_factory=dict)
     """What the hover box says of an x before its name and value, such as the round."""
     uprights: tuple[Upright, ...] = ()
-    """Each at an x that has a point."""
+    """Each within the xs that have points."""
 
 
 @dataclass(frozen=True)
