@@ -1,10 +1,11 @@
-"""What the sandbox's two tiny models share: tokenizer, Llama of a few million weights, optimiser, how they are saved.
+"""What the sandbox's tiny models share: tokenizer, Llama of a few million weights, optimiser, how they are saved.
 
 Place in the flow: none at run time; `build_student` and `build_judge` use it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -33,14 +34,40 @@ COMMON_ENGLISH = (
 )
 """Everyday words for the tokenizer's last merges, so that other texts are not spelt letter by letter."""
 
-VOCABULARY, CONTEXT = 1344, 4096
-WIDTH, INNER, LAYERS, HEADS = 192, 512, 4, 6
+CONTEXT = 4096
 WARM_UP, WEIGHT_DECAY = 80, 0.05
-INITIAL_SPREAD = 0.06
-"""Standard deviation of the first weights: near 1 / sqrt(width), where so narrow a model learns fastest."""
 
 
-def build_tokenizer(texts: Iterable[str], turns: Iterable[str], template: str) -> PreTrainedTokenizerFast:
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """The sizes of a tiny model; the defaults are the student's and the judge's. Widths are multiples of 64."""
+
+    vocabulary: int = 1344
+    """Tokens, special ones and the 256 bytes among them."""
+    width: int = 192
+    """Width of the hidden states."""
+    inner: int = 512
+    """Width inside the feed-forward layers."""
+    layers: int = 4
+    """Number of layers."""
+    heads: int = 6
+    """Attention heads; each is width / heads wide."""
+    key_heads: int = 6
+    """Heads of keys and values, shared among the attention heads where they are fewer."""
+    spread: float = 0.06
+    """Standard deviation of the first weights: near 1 / sqrt(width), where so narrow a model learns fastest."""
+
+
+STANDARD = Shape()
+
+
+def build_tokenizer(
+    texts: Iterable[str],
+    turns: Iterable[str],
+    template: str,
+    vocabulary: int = STANDARD.vocabulary,
+    end: str = END,
+) -> PreTrainedTokenizerFast:
     """Train the byte-level BPE tokenizer and give it the chat template; any text can be encoded and decoded back.
 
     `turns` are the tokens that open a turn; they and the end token are special.
@@ -58,17 +85,17 @@ def build_tokenizer(texts: Iterable[str], turns: Iterable[str], template: str) -
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=[PAD, END, *turns],
+        vocab_size=vocabulary,
+        special_tokens=[PAD, end, *turns],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator([*texts, *(f" {COMMON_ENGLISH}" for _ in range(4))], trainer)
-    if tokenizer.get_vocab_size() != VOCABULARY:
-        raise ValueError(f"tokenizer: {tokenizer.get_vocab_size()} tokens, expected {VOCABULARY}")
+    if tokenizer.get_vocab_size() != vocabulary:
+        raise ValueError(f"tokenizer: {tokenizer.get_vocab_size()} tokens, expected {vocabulary}")
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        eos_token=END,
+        eos_token=end,
         pad_token=PAD,
         additional_special_tokens=turns,
         model_max_length=CONTEXT,
@@ -84,7 +111,7 @@ def id_of(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
     return int(tokenizer.get_vocab()[token])
 
 
-def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Any:
+def build_model(tokenizer: PreTrainedTokenizerFast, seed: int, shape: Shape = STANDARD) -> Any:
     """Build the untrained model: a small Llama whose linear layers are all multiples of 64 wide."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -92,18 +119,18 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Any:
     torch.manual_seed(seed)
     return LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=VOCABULARY,
-            hidden_size=WIDTH,
-            intermediate_size=INNER,
-            num_hidden_layers=LAYERS,
-            num_attention_heads=HEADS,
-            num_key_value_heads=HEADS,
+            vocab_size=shape.vocabulary,
+            hidden_size=shape.width,
+            intermediate_size=shape.inner,
+            num_hidden_layers=shape.layers,
+            num_attention_heads=shape.heads,
+            num_key_value_heads=shape.key_heads,
             max_position_embeddings=CONTEXT,
             tie_word_embeddings=False,
-            initializer_range=INITIAL_SPREAD,
+            initializer_range=shape.spread,
             bos_token_id=None,
-            eos_token_id=id_of(tokenizer, END),
-            pad_token_id=id_of(tokenizer, PAD),
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
         )
     )
 
@@ -132,7 +159,7 @@ def save(model: Any, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     import torch
     from transformers import GenerationConfig
 
-    model.generation_config = GenerationConfig(eos_token_id=id_of(tokenizer, END), pad_token_id=id_of(tokenizer, PAD))
+    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     out.mkdir(parents=True, exist_ok=True)
     model.to(torch.float16).save_pretrained(out)
     tokenizer.save_pretrained(out)
