@@ -74,7 +74,9 @@ def _blocks(plan: Plan) -> Iterator[Block]:
         "measured, not argued, at equal spend:"
     )
     ways = method.ways or advised(plan) or ("outputs", "preferences")
-    yield Steps((f"prefdistill compare RECIPE --arms {','.join(_arms(ways))} --equal teacher --seeds {plan.sizes.seeds}",))
+    yield Steps(
+        (f"prefdistill compare RECIPE --arms {','.join(_arms(ways))} --equal teacher --seeds {plan.sizes.seeds}",)
+    )
 
 
 def _overruled(plan: Plan) -> Iterator[Block]:

@@ -42,7 +42,7 @@ from prefdistill.plan.sections import (
 )
 
 MEASURED = " = "
-"""What stands in a source before the value that was measured."""
+"""What stands in a source before the value that was filled in."""
 
 
 class PlanError(PrefdistillError):
@@ -81,6 +81,8 @@ class Plan(Section):
     """Where a value was measured, by its dotted key: `{traffic.tokens_in: "runs/email-tone, 2,048 replies"}`."""
 
     _directory: Path = PrivateAttr(default_factory=Path.cwd)
+    _written: dict[str, Any] = PrivateAttr(default_factory=dict)
+    """The plan as it was written, defaults left out."""
 
     @property
     def directory(self) -> Path:
@@ -106,13 +108,13 @@ class Plan(Section):
 
     def where_known(self, key: str) -> str:
         """Return where a value is from, and whether it was edited since; empty where the plan does not say."""
-        where, equals, measured = self.sources.get(key, "").rpartition(MEASURED)
+        where, equals, value = self.sources.get(key, "").rpartition(MEASURED)
         if not equals:
-            return measured
+            return value
         section, _, inner = key.partition(".")
-        value = self.model_dump(mode="json", include={section: {inner}} if inner else {section})[section]
-        now = flow(value[inner] if inner else value)
-        return where if now == measured or key == "costs.one_off" else f"edited; measured {measured}, {where}"
+        now = self._written.get(section)
+        now = now.get(inner) if inner and isinstance(now, dict) else now
+        return where if key == "costs.one_off" or flow(now) == value else f"edited; it was {value}, {where}"
 
 
 def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -150,6 +152,7 @@ def parse_plan(document: Document, directory: Path) -> Plan:
     if plan.licences.terms is not None:
         _refuse_missing(document, directory, ("licences", "terms"), plan.licences.terms)
     plan._directory = directory
+    plan._written = document.data
     return plan
 
 

@@ -1,7 +1,7 @@
 """`prefdistill plan --from RECIPE [--run RUN]`: fill a plan in with everything that a recipe and a run already know.
 
 Place in the flow: before the plan is shown. Nothing is asked, loaded or downloaded. What nobody can know from the two
-stays open. In a plan that is there already only what is open, or was measured and not edited since, is changed.
+stays open. In a plan that is there already only what is open, or was filled in and not edited since, is changed.
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ from prefdistill.run import disk_errors, read_json, write_text
 from prefdistill.stored import stored_run
 
 BLANK = Path(__file__).with_name("blank.yaml")
-SOURCES = (
-    "Where each value is from. What stands after `=` was measured, and is kept up to date until you edit the value."
-)
+SOURCES = "Where each value is from, and what it was. It is kept up to date until you edit the value."
 SHOWN = "What a run has shown; written anew each time, so do not edit it."
 OPEN: tuple[Any, ...] = (None, [], {}, "")
 
@@ -40,7 +38,7 @@ class Filled:
     filled: list[str] = field(default_factory=list)
     """Keys that were open."""
     updated: list[str] = field(default_factory=list)
-    """`key: old → new` of measured values."""
+    """`key: old → new` of values that nobody edited."""
     kept: list[str] = field(default_factory=list)
     """What the plan says otherwise than recipe or run, and was left as it is."""
     notes: list[str] = field(default_factory=list)
@@ -51,7 +49,7 @@ class Filled:
         said = [f"{'wrote' if self.is_new else 'updated'} {self.path}: {values}"]
         said += [f"  updated {each}" for each in self.updated]
         said += [f"  kept as it is: {each}" for each in self.kept]
-        said += ["  (to take over what is in brackets, empty the value and run this again)"] if self.kept else []
+        said += ["  (to take another value over, empty yours and run this again)"] if self.kept else []
         return [*said, *(f"  note: {each}" for each in self.notes)]
 
 
@@ -84,7 +82,7 @@ def plan_from(recipe: Path, run: Path | None, out: Path, force: bool = False, lo
     text = EditedText((BLANK if filled.is_new else out).read_text(encoding="utf-8"))
     document = load_document(BLANK if filled.is_new else out, PlanError)
     sources = dict(document.data.get("sources") or {})
-    for fact in facts:
+    for fact in facts if filled.is_new else (each for each in facts if each.key != "name"):
         _put(text, document, fact, sources, filled)
     if seen is not None:
         _put_calls(text, document, seen, sources, filled)
@@ -125,27 +123,25 @@ def _observed(recipe: Recipe, run: Path | None, notes: list[str]) -> Observed | 
 def _counted(recipe: Recipe, path: Path, seen: Observed | None) -> Iterable[Fact]:
     """Return how many prompts each split has, where no run tells."""
     counts = {} if seen is not None else prompt_counts(recipe)
-    return [Fact(f"data.{split}", count, path.name, measured=True) for split, count in counts.items()]
+    return [Fact(f"data.{split}", count, path.name) for split, count in counts.items()]
 
 
 def _put(text: EditedText, document: Document, fact: Fact, sources: dict[str, str], filled: Filled) -> None:
     """Write one value, unless the plan has one that a person decided."""
     old, stands = _at(document.data, fact.key), sources.get(fact.key, "")
-    where = f"{fact.where}{MEASURED}{flow(fact.value)}" if fact.measured else fact.where
     if not filled.is_new and old == fact.value:
         if not stands:  # the person's own, and it happens to be the same
             return
     elif filled.is_new or old in OPEN:
         filled.filled.append(fact.key)
-    elif fact.measured and stands.endswith(f"{MEASURED}{flow(old)}"):
+    elif stands.endswith(f"{MEASURED}{flow(old)}"):
         filled.updated.append(f"{fact.key}: {flow(old)} → {flow(fact.value)} ({fact.where})")
     else:
         filled.kept.append(f"{fact.key}: {flow(old)}, not {flow(fact.value)} ({fact.where})")
         return
     if old != fact.value:
-        text.set(fact.key, fact.value, None if fact.where == fact.value else fact.where)
-    if fact.where != fact.value:
-        sources[fact.key] = where
+        text.set(fact.key, fact.value, fact.where)
+    sources[fact.key] = f"{fact.where}{MEASURED}{flow(fact.value)}"
 
 
 def _put_calls(text: EditedText, document: Document, seen: Observed, sources: dict[str, str], filled: Filled) -> None:

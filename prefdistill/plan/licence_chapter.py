@@ -25,10 +25,10 @@ TO_SIGN = (
 def licence_chapter(plan: Plan, review: Review) -> Chapter:
     """Return the chapter that shows a review, and what it leaves open."""
     blocks: list[Block] = [_verdict(review), *(Paragraph(note, warns=True) for note in review.notes)]
-    blocks += [Heading("The base model's licence"), Entries(tuple(_card_entries(plan, review)))]
+    blocks += [Heading("The base model’s licence"), Entries(tuple(_card_entries(plan, review)))]
     if review.permissions:
         blocks += [_table(review), Bullets(tuple(_clauses(review)))]
-    blocks += [Heading("What of the teacher's trains the student"), Paragraph(_trained_text(review))]
+    blocks += [Heading("What of the teacher’s trains the student"), Paragraph(_trained_text(review))]
     data = (
         ("whose texts the prompts are", plan.data.rights),
         ("personal data", plan.data.privacy),
@@ -91,15 +91,13 @@ def _with_link(card: Card) -> str:
 
 
 def _table(review: Review) -> Table:
-    titles = ("model", "as", "what for", "allowed", "by", "asked in return", "reviewed")
+    titles = ("model", "what for", "allowed", "by", "reviewed")
     rows = (
         (
-            each.model,
-            each.role,
+            f"{each.role} {each.model}",
             WORDS[each.use] + ("" if each.sure else " (not decided yet)"),
             ANSWERS[each.answer],
             each.title,
-            each.asks or "–",
             each.looked,
         )
         for each in review.permissions
@@ -110,7 +108,8 @@ def _table(review: Review) -> Table:
 def _clauses(review: Review) -> Iterator[str]:
     known = {each.title: each for each in review.permissions if each.clause}
     for each in known.values():
-        yield f"{each.title}: {each.clause} ({each.where})"
+        asked = f". Asked in return: {each.asks}" if each.asks else ""
+        yield f"{each.title}: {each.clause}{asked} ({each.where})"
 
 
 def _trained_text(review: Review) -> str:
@@ -123,7 +122,7 @@ def _trained_text(review: Review) -> str:
         return "Nothing: it is only compared with."
     parts = {
         "outputs": "its outputs (answers, traces, token distributions or drafts)",
-        "labels": "its labels (which of the student's own drafts is better)",
+        "labels": "its labels (which of the student’s own drafts is better)",
     }
     return " and ".join(parts[use] for use in review.trained_on).capitalize() + "."
 

@@ -17,7 +17,7 @@ from prefdistill.plan.document import Plan
 from prefdistill.plan.sections import Way
 from prefdistill.plan.terms import Answer, Row, State, Terms, Use, load_terms, state_of
 
-Role = Literal["base", "base of the base", "teacher", "judge"]
+Role = Literal["base", "base of the base", "teacher", "writer", "judge"]
 USES: dict[Way, Use] = {"outputs": "outputs", "traces": "outputs", "logits": "outputs", "preferences": "labels"}
 """What of the teacher's each way trains on."""
 WORDS: dict[Use, str] = {
@@ -125,6 +125,8 @@ def review_licences(plan: Plan, today: date | None = None) -> Review:
     found = list(_of_base(plan, cards, terms, now))
     if plan.teacher.model:
         found += _of_model(plan, terms, now, plan.teacher.model, "teacher", uses, planned is not None)
+    for writer in plan.licences.writers:
+        found += _of_model(plan, terms, now, writer, "writer", ("outputs",), True)
     for judge in plan.licences.judges:
         found += _of_model(plan, terms, now, judge, "judge", ("labels",), True)
     return Review(cards, tuple(found), planned, tuple(_notes(plan, cards)))
@@ -174,7 +176,7 @@ def _of_model(
         named = plan.licences.provider
         rows = {f"teachers.{each}": terms.of_provider(each) for each in ((named,) if isinstance(named, str) else named)}
     else:
-        hosted = role == "judge" or not plan.teacher.local  # weights of one's own have a licence, and no provider
+        hosted = role != "teacher" or not plan.teacher.local  # weights of one's own have a licence, and no provider
         rows = {f"teachers.{key}": row for key, row in terms.about(model).items() if hosted or key in terms.own}
     if not rows:
         card = read_card(model, plan.directory, None)

@@ -103,6 +103,8 @@ class LicencePlan(Section):
     trained_on: tuple[Literal["outputs", "labels"], ...] | None = None
     """What of the teacher's trains the student: its outputs (answers, traces, distributions, drafts), its labels (which
     draft is better), or both; as `method.ways` says where left out."""
+    writers: tuple[Text, ...] = ()
+    """Other models whose texts or token distributions train the student; their terms are reviewed too."""
     judges: tuple[Text, ...] = ()
     """Other models whose judgements train the student; their terms are reviewed too."""
     stale_after_days: int = Field(default=180, ge=1)

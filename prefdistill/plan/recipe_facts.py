@@ -19,7 +19,7 @@ from prefdistill.plan.sections import Way
 from prefdistill.plan.terms import load_terms
 from prefdistill.plugins import asks_teacher, name_of
 from prefdistill.protocols import RunContext, learns_from
-from prefdistill.recipe import Recipe
+from prefdistill.recipe import Recipe, StudentSection
 from prefdistill.requests.prices import Price
 
 
@@ -32,8 +32,6 @@ class Fact:
     value: Any
     """Plain data."""
     where: str
-    measured: bool = False
-    """Whether a later run may show another value, so that it is kept up to date."""
 
 
 def recipe_facts(recipe: Recipe, path: Path, directory: Path) -> Iterator[Fact]:
@@ -47,7 +45,7 @@ def recipe_facts(recipe: Recipe, path: Path, directory: Path) -> Iterator[Fact]:
     if card.licence is not None:
         said = f"{card.source}{f'; {card.link}' if card.link else ''}"
         yield Fact("licences.base_model", card.licence, said)
-        yield Fact("licences.base_model_source", said, said)
+        yield Fact("licences.base_model_source", said, where)
 
 
 def prompt_counts(recipe: Recipe) -> dict[str, int]:
@@ -77,9 +75,14 @@ def named(plugin: Any, directory: Path) -> str:
     if model is None:
         file, colon, name = name_of(plugin).rpartition(":")
         return f"{Path(file).name}:{name}" if colon and file.endswith(".py") else name_of(plugin)
-    section: Any = getattr(plugin, "section", None)
-    local = section is not None and Path(section.source).is_dir() and ":" not in str(model)
-    return str(os.path.relpath(str(section.source), directory)) if local else str(model)
+    section: StudentSection | None = getattr(plugin, "section", None)
+    return str(model) if section is None else named_weights(section, directory)
+
+
+def named_weights(section: StudentSection, directory: Path) -> str:
+    """Return a model's name: a hub id, a folder relative to `directory`, or one inside a package."""
+    local = Path(section.source).is_dir() and ":" not in section.model
+    return os.path.relpath(section.source, directory) if local else section.model
 
 
 def judge_text(judge: Any, recipe: Recipe, directory: Path) -> str:
@@ -98,9 +101,7 @@ def _values(recipe: Recipe, directory: Path) -> Iterator[tuple[str, Any]]:
     yield "task.what", "; ".join(dict.fromkeys(filter(None, purposes))) or None
     if recipe.teacher is not None:
         yield from _teacher(recipe, directory)
-    folder = Path(student.source)
-    inside = ":" in student.model
-    yield "student.model", os.path.relpath(folder, directory) if folder.is_dir() and not inside else student.model
+    yield "student.model", named_weights(student, directory)
     yield "student.revision", student.revision
     yield "student.quantization", student.quantization
     spec = recipe.rubric
@@ -113,6 +114,7 @@ def _values(recipe: Recipe, directory: Path) -> Iterator[tuple[str, Any]]:
     yield "method.how", how_of(recipe)
     yield "stop.budget_usd", None if recipe.budget is None else recipe.budget.usd
     yield "stop.levels", _changed_levels(recipe) or None
+    yield "licences.writers", _own_teachers(recipe, directory) or None
     outputs, labels, judges = trained_on(recipe, directory)
     yield "licences.trained_on", [name for name, used in (("outputs", outputs), ("labels", labels)) if used]
     yield "licences.judges", judges or None
@@ -167,10 +169,13 @@ def _data(recipe: Recipe, directory: Path) -> Iterator[tuple[str, Any]]:
 
 def ways_of(recipe: Recipe) -> list[Way]:
     """Return the ways of a recipe, in the order in which they are trained."""
-    trainers = [recipe.warm_start.trainer] if recipe.warm_start is not None else []
-    if recipe.loop.rounds:
-        trainers.append(recipe.train.trainer)
-    return list(dict.fromkeys(_way(each) for each in trainers))
+    return list(dict.fromkeys(_way(each) for each in _trainers(recipe)))
+
+
+def _trainers(recipe: Recipe) -> list[Any]:
+    """Return what trains, in the order in which it does."""
+    warm: list[Any] = [] if recipe.warm_start is None else [recipe.warm_start.trainer]
+    return [*warm, recipe.train.trainer] if recipe.loop.rounds else warm
 
 
 def _way(trainer: Any) -> Way:
@@ -206,6 +211,14 @@ def trained_on(recipe: Recipe, directory: Path) -> tuple[bool, bool, list[str]]:
     teacher = None if recipe.teacher is None else named(recipe.teacher, directory)
     names = list(dict.fromkeys(named(each, directory) for each in asked))
     return outputs, teacher in names, [name for name in names if name != teacher]
+
+
+def _own_teachers(recipe: Recipe, directory: Path) -> list[str]:
+    """Return the models that trainers bring along to learn from, other than the recipe's teacher."""
+    sources = (getattr(each, "source", None) for each in _trainers(recipe))
+    names = dict.fromkeys(named_weights(each, directory) for each in sources if isinstance(each, StudentSection))
+    teacher = None if recipe.teacher is None else named(recipe.teacher, directory)
+    return [name for name in names if name != teacher]
 
 
 def _changed_levels(recipe: Recipe) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def run_facts(seen: Observed) -> Iterator[Fact]:
     )
     for key, found, digits in measured:
         if found is not None:
-            yield Fact(key, plain(found.value, digits), found.where, measured=True)
+            yield Fact(key, plain(found.value, digits), found.where)
     yield from _scores(seen)
     yield from _fallback(seen)
     yield from _judging(seen)
@@ -45,7 +45,7 @@ def _counts(seen: Observed) -> Iterator[Fact]:
     for split, count in read_json(seen.run.manifest).get("prompts", {}).items():
         limit = limits.get(split)
         if count:
-            yield Fact(f"data.{split}", count if limit is None else min(count, limit), seen.said, measured=True)
+            yield Fact(f"data.{split}", count if limit is None else min(count, limit), seen.said)
 
 
 def _scores(seen: Observed) -> Iterator[Fact]:
@@ -65,7 +65,7 @@ def _scores(seen: Observed) -> Iterator[Fact]:
     yield Fact("goal.metric", said, seen.said)
     for key, value in zip(("student_score", "teacher_score"), found, strict=True):
         if value is not None:
-            yield Fact(f"goal.{key}", plain(value, 4), f"{seen.said}: {said}", measured=True)
+            yield Fact(f"goal.{key}", plain(value, 4), f"{seen.said}: {said}")
 
 
 def _fallback(seen: Observed) -> Iterator[Fact]:
@@ -77,7 +77,7 @@ def _fallback(seen: Observed) -> Iterator[Fact]:
     value: Any = plain(share, 4)
     if isinstance(interval, list) and len(interval) == 2 and interval[0] <= share <= interval[1]:
         value = {"low": plain(interval[0], 4), "central": value, "high": plain(interval[1], 4)}
-    yield Fact("fallback.share", value, where, measured=True)
+    yield Fact("fallback.share", value, where)
     tests = [TESTS[name] for name in found.get("tests", ()) if name in TESTS]
     if tests:
         yield Fact("fallback.when", tests, where)
@@ -88,11 +88,9 @@ def _judging(seen: Observed) -> Iterator[Fact]:
     found, key = seen.judging(), "costs.judged_usd_a_request"
     if found is not None and found[0].usd > 0:
         usage, drafts = found
-        yield Fact(
-            key, float(f"{usage.usd / drafts:.4g}"), f"{seen.said}: mean of {drafts:,} judged drafts", measured=True
-        )
+        yield Fact(key, float(f"{usage.usd / drafts:.4g}"), f"{seen.said}: mean of {drafts:,} judged drafts")
     elif found is None and is_free(judge, seen.recipe):
-        yield Fact(key, 0, f"{seen.said}: its judge asks no paid model", measured=True)
+        yield Fact(key, 0, f"{seen.said}: its judge asks no paid model")
 
 
 def shown(seen: Observed) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from prefdistill.errors import RecipeError, RunError
 from prefdistill.plan.chapters import write_plan
 from prefdistill.plan.document import Plan, PlanError, load_plan
 from prefdistill.plan.facts import BLANK, Filled, plan_from
+from prefdistill.plan.licences import review_licences
 from prefdistill.plan.quantities import Range
 from prefdistill.plan.recipe_facts import how_of, is_own_host, trained_on, ways_of
 from prefdistill.recipe import load_recipe
@@ -367,12 +368,25 @@ def test_a_persons_edits_stay_and_measured_values_follow_the_run(recipe: Path) -
     assert [each.split(":")[0] for each in filled.kept] == ["teacher.model", "traffic.tokens_out"]
     assert plan.traffic.tokens_in == Range.of(115)
     assert plan.traffic.tokens_out == Range(low=15, central=30, high=60)
-    assert plan.where_known("traffic.tokens_out").startswith("edited; measured 20, run tone")
+    assert plan.where_known("traffic.tokens_out").startswith("edited; it was 20, run tone")
     assert plan.teacher.model == "large-9" and plan.task.owner == "Jane"
     assert plan.shown.draft_tokens == 50
     changed = [line for line in text.splitlines() if line not in before]
     assert [line.split(":")[0].strip() for line in changed] == ["tokens_in", "draft_tokens", "traffic.tokens_in"]
     assert any("tokens_out" in line and "large-9" not in line for line in filled.lines())
+
+
+def test_what_the_recipe_says_follows_the_recipe_until_it_is_edited(recipe: Path) -> None:
+    fill(recipe)
+    edit(recipe, ("quantization: nf4  # recipe.yaml", "quantization: none  # ours"))
+    recipe.write_text(recipe.read_text().replace("rounds: 2", "rounds: 9").replace("gpt-4.1", "gpt-9"))
+    filled, plan, text = fill(recipe)
+    assert plan.method.how is not None and "9 rounds" in plan.method.how and plan.teacher.model == "gpt-9"
+    assert {each.split(":")[0] for each in filled.updated} == {"method.how", "teacher.model", "rubric.judge"}
+    assert filled.kept == ["student.quantization: none, not nf4 (recipe.yaml)"] and "quantization: none  # ours" in text
+    for key in ("teacher.usd_per_million", "rubric.files", "method.how", "licences.base_model"):
+        assert "edited" not in plan.where_known(key), key
+    assert plan.where_known("student.quantization") == "edited; it was nf4, recipe.yaml"
 
 
 def test_a_value_that_was_emptied_is_filled_in_again(recipe: Path) -> None:
@@ -406,7 +420,16 @@ def test_a_plan_that_a_person_wrote_gets_what_it_lacks(recipe: Path) -> None:
     assert plan.name == "my-own" and plan.traffic.tokens_in == Range.of(100)
     assert plan.costs.months == Range.of(6) and plan.costs.one_off is not None
     assert "# mine" in text and "months: 6 # half a year" in text
-    assert [each.split(":")[0] for each in filled.kept] == ["name"]
+    assert not filled.kept
+
+
+def test_a_plan_begun_before_the_run_takes_everything_over_from_it(recipe: Path) -> None:
+    fill(recipe)
+    filled, plan, _ = fill(recipe, make_run(recipe))
+    assert not filled.kept and "sizes.ties" in filled.filled
+    assert plan.sizes.ties == 0.5
+    _, anew, _ = fill(recipe, recipe.parent / "runs" / "tone", force=True)
+    assert {**anew.model_dump(), "sources": 0} == {**plan.model_dump(), "sources": 0}
 
 
 def test_without_a_run_the_recipes_own_is_read_where_its_models_are_the_same(recipe: Path) -> None:
@@ -466,6 +489,7 @@ def test_no_key_and_no_address_is_written(recipe: Path, monkeypatch: pytest.Monk
         ("train: {use: sft}", ["outputs"], True, False),
         ("warm_start: {use: outputs, prompts: 10}", ["outputs", "preferences"], True, True),
         ("sample: {teacher_drafts: 1}", ["preferences"], True, True),
+        ("warm_start: {use: traces}", ["traces", "preferences"], True, True),
     ],
 )
 def test_what_of_the_teacher_is_trained_on(
@@ -488,6 +512,22 @@ def test_judges_that_are_other_models_are_named_and_checks_are_none(recipe: Path
     recipe.write_text(text.replace("judge: {use: rubric}", "judge: {use: checks}"))
     _, plan, _ = fill(recipe, make_run(recipe), force=True)
     assert plan.licences.trained_on == () and plan.rubric.judge == "checks"
+
+
+def test_a_trainers_own_teacher_is_reviewed_too(recipe: Path) -> None:
+    text = recipe.read_text()
+    recipe.write_text(text + 'warm_start: {use: logits, teacher: "prefdistill.sandbox:student"}\n')
+    _, plan, _ = fill(recipe)
+    assert plan.method.ways == ("logits", "preferences")
+    assert plan.licences.writers == ("prefdistill.sandbox:student",)
+    assert plan.licences.trained_on == ("outputs", "labels")
+    roles = [each.role for each in review_licences(plan).permissions]
+    assert roles == ["base", "teacher", "teacher", "writer"]
+    local = 'teacher: {use: local, model: "prefdistill.sandbox:student"}'
+    recipe.write_text(text.replace(next(line for line in text.splitlines() if line.startswith("teacher:")), local))
+    recipe.write_text(recipe.read_text() + "warm_start: {use: logits}\n")
+    _, plan, _ = fill(recipe, force=True)
+    assert (plan.teacher.local, plan.teacher.same_tokenizer, plan.licences.writers) == (True, True, ())
 
 
 def test_a_warm_start_alone_trains_no_preferences(recipe: Path) -> None:

@@ -195,9 +195,9 @@ def test_the_servers_terms_and_the_makers_both_apply() -> None:
 def test_a_named_provider_wins_and_an_unknown_one_is_an_error(tmp_path: Path) -> None:
     model(tmp_path)
     plan = planned(tmp_path, teacher={"model": "teacher-large"}, licences={"provider": "openai"})
-    assert table_of(plan)[1][4] == "OpenAI API"
+    assert table_of(plan)[1][3] == "OpenAI API"
     two = planned(tmp_path, licences={"provider": ["aws-bedrock", "anthropic"]})
-    assert [row[4] for row in table_of(two)[1:]] == ["Amazon Bedrock", "Claude API"]
+    assert [row[3] for row in table_of(two)[1:]] == ["Amazon Bedrock", "Claude API"]
     with pytest.raises(PlanError, match=r"licences.provider: `opnai` is no row.*did you mean `openai`"):
         review_licences(planned(tmp_path, licences={"provider": "opnai"}), TODAY)
 
@@ -205,9 +205,9 @@ def test_a_named_provider_wins_and_an_unknown_one_is_an_error(tmp_path: Path) ->
 def test_another_models_judgements_are_reviewed_too(tmp_path: Path) -> None:
     model(tmp_path)
     rows = table_of(planned(tmp_path, licences={"judges": ["claude-x"]}))
-    assert [(row[0], row[1], row[4]) for row in rows[1:]] == [
-        ("gpt-4.1", "teacher", "OpenAI API"),
-        ("claude-x", "judge", "Claude API"),
+    assert [(row[0], row[3]) for row in rows[1:]] == [
+        ("teacher gpt-4.1", "OpenAI API"),
+        ("judge claude-x", "Claude API"),
     ]
 
 
@@ -215,7 +215,7 @@ def test_a_local_teacher_goes_by_its_cards_licence(tmp_path: Path) -> None:
     model(tmp_path)
     model(tmp_path, "license: llama2", "big")
     rows = table_of(planned(tmp_path, ("outputs",), teacher={"model": "big", "local": True}))
-    assert (rows[1][0], rows[1][3], rows[1][4]) == ("big", "NO", "Llama 2 Community License")
+    assert (rows[1][0], rows[1][2], rows[1][3]) == ("teacher big", "NO", "Llama 2 Community License")
     review = review_licences(planned(tmp_path, ("outputs",), teacher={"model": "big", "local": True}), TODAY)
     assert not review.blockers  # nobody has reviewed the row
     own = own_terms(
@@ -412,9 +412,9 @@ def test_a_row_of_ones_own_settles_a_local_teacher_without_a_card(tmp_path: Path
         "reviewer: J, reviewed: 2026-11-01}\n",
     )
     local = {"model": "our-big", "local": True}
-    assert [row[4] for row in table_of(planned(tmp_path, ("outputs",), teacher=local, licences=own))[1:]] == ["Ours"]
+    assert [row[3] for row in table_of(planned(tmp_path, ("outputs",), teacher=local, licences=own))[1:]] == ["Ours"]
     shipped = {"model": "gpt-4.1", "local": True}  # shipped rows are about a provider's service
-    assert [row[3] for row in table_of(planned(tmp_path, ("outputs",), teacher=shipped, licences=own))[1:]] == [
+    assert [row[2] for row in table_of(planned(tmp_path, ("outputs",), teacher=shipped, licences=own))[1:]] == [
         "unknown"
     ]
 
