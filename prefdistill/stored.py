@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,8 @@ def run_there(folder: Path) -> RunDirectory:
     return run
 
 
-def stored_run(folder: Path) -> tuple[RunDirectory, Recipe]:
-    """Return a run folder and its recipe; its prompts and given drafts may be gone by now.
+def stored_run(folder: Path, overrides: Sequence[str] = ()) -> tuple[RunDirectory, Recipe]:
+    """Return a run folder and its recipe, changed by `key=value` items; its prompts and given drafts may be gone by now.
 
     Raises:
         RunError: there is no run.
@@ -41,7 +42,25 @@ def stored_run(folder: Path) -> tuple[RunDirectory, Recipe]:
         named = (data.get(section) or {}).get(key)
         if named is not None and not (run.path / named).exists():
             gone.append(f"{section}.{key}={instead}")
-    return run, load_recipe(run.recipe, gone)
+    return run, load_recipe(run.recipe, [*gone, *overrides])
+
+
+def stored_run_traced(folder: Path, no_trace: bool) -> tuple[RunDirectory, Recipe]:
+    """Return a run folder and its recipe, the student's reasoning switched off where `no_trace` says so.
+
+    Raises:
+        RunError: there is no run, or its student was not trained to reason.
+        RecipeError: the recipe names something else that is no longer where it was.
+    """
+    run, recipe = stored_run(folder)
+    if not no_trace:
+        return run, recipe
+    if recipe.student.trace is None:
+        raise RunError(
+            f"{folder}: --no-trace: this run's student was not trained to reason (its recipe has no student.trace), so "
+            "there is nothing to switch off"
+        )
+    return stored_run(folder, ["student.trace=off"])
 
 
 def choices_of(run: RunDirectory) -> dict[str, Any]:

@@ -137,8 +137,11 @@ class Loopback:
             writer.transport.abort()
             return False
         content = served.body if served.body is not None else completion(body, served)
+        kind = "application/json"
+        if body.get("stream") is True and served.body is None and served.status == 200:
+            content, kind = streamed(body, served), "text/event-stream"
         data = (content if isinstance(content, str) else json.dumps(content)).encode()
-        lines = [f"HTTP/1.1 {served.status} X", "content-type: application/json", f"content-length: {len(data)}"]
+        lines = [f"HTTP/1.1 {served.status} X", f"content-type: {kind}", f"content-length: {len(data)}"]
         lines += [f"{name}: {value}" for name, value in served.headers.items()]
         writer.write("\r\n".join(lines).encode() + b"\r\n\r\n")
         if served.broken == "cut":
@@ -173,6 +176,21 @@ def completion(body: dict[str, Any], served: Served) -> dict[str, Any]:
         ],
         "usage": {**tokens, "total_tokens": sum(tokens.values())},
     }
+
+
+def streamed(body: dict[str, Any], served: Served) -> str:
+    """The same as a stream of server-sent events, a word each."""
+    whole = completion(body, served)
+    usage = whole.pop("usage")
+    words = re.findall(r"\S+\s*", served.text)
+    steps: list[tuple[dict[str, str], str | None]] = [({"content": word}, None) for word in words]
+    events = [
+        {**whole, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+        for delta, finish in [({"role": "assistant"}, None), *steps, ({}, served.finish_reason)]
+    ]
+    if (body.get("stream_options") or {}).get("include_usage"):
+        events.append({**whole, "choices": [], "usage": usage})
+    return "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
 
 
 def fenced(body: dict[str, Any], kind: str) -> str | None:

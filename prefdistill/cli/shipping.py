@@ -1,4 +1,4 @@
-"""The commands of a finished policy: export it, talk to it."""
+"""The commands of a finished policy: export it, talk to it, serve it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from prefdistill.cli.app import SHIP, RoundOfPolicy, RunName, app
+from prefdistill.cli.app import SHIP, Overrides, RoundOfPolicy, RunName, app
 from prefdistill.folders import run_folder
 
 
@@ -39,6 +39,12 @@ class WeightsType(StrEnum):
 Temperature = Annotated[
     float | None,
     typer.Option(min=0.0, help="0 is greedy. Default: the recipe's evaluate.temperature.", show_default=False),
+]
+
+
+NoTrace = Annotated[
+    bool,
+    typer.Option("--no-trace", help="Have a student that was trained to reason (`use: traces`) answer at once."),
 ]
 
 
@@ -135,15 +141,17 @@ def chat(
     round: RoundOfPolicy = None,
     temperature: Temperature = None,
     base: Annotated[bool, typer.Option("--base", help="Show the base's answer beside, as /base does.")] = False,
+    no_trace: NoTrace = False,
 ) -> None:
     """Talk to a run's policy: its words as it writes them, with the student's own template and system prompt.
 
-    /reset forgets the conversation, /base shows the base's answer beside, /temperature T changes it; /quit, Ctrl-D or
-    Ctrl-C leaves. Nothing is stored. A student that was trained on single prompts may be weak at a second turn.
+    /reset forgets the conversation, /base shows the base's answer beside, /temperature T changes it, /no-trace switches
+    the reasoning of a student that learned it; /quit, Ctrl-D or Ctrl-C leaves. Nothing is stored. A student that was
+    trained on single prompts may be weak at a second turn.
     """
     from prefdistill.using.chat import chat as talk
 
-    talk(run_folder(run), round, temperature, base)
+    talk(run_folder(run), round, temperature, base, no_trace)
 
 
 @app.command(rich_help_panel=SHIP)
@@ -164,6 +172,7 @@ def draft(
     temperature: Temperature = None,
     seed: Annotated[int | None, typer.Option(help="Default: the recipe's seed.", show_default=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line, one a draft.")] = False,
+    no_trace: NoTrace = False,
 ) -> None:
     """Have a run's policy write drafts, with the run's sampler, and score them by the rubric's checks, which are free.
 
@@ -172,5 +181,107 @@ def draft(
     """
     from prefdistill.using.drafts import draft as write
 
-    if write(run_folder(run), prompt, file, drafts, round, temperature, seed, as_json):
+    if write(run_folder(run), prompt, file, drafts, round, temperature, seed, as_json, no_trace):
         raise typer.Exit(1)
+
+
+@app.command(rich_help_panel=SHIP)
+def serve(
+    run: RunName,
+    overrides: Overrides = None,
+    fallback: Annotated[
+        float, typer.Option(min=0.0, max=0.9, help="The share of requests that should go to the teacher.")
+    ] = 0.1,
+    routes: Annotated[
+        str,
+        typer.Option(
+            metavar="all|prompt-only|TEST,…",
+            help="What may send a request to the teacher: out_of_scope (the prompt is unlike the training prompts), gate "
+            "(a checked gate of the rubric fails), length (of the draft), log_prob (the student was unsure). The last "
+            "three read the whole draft, so that streams are held back; with prompt-only they are off, and the "
+            "student's words stream as it writes them.",
+        ),
+    ] = "all",
+    host: Annotated[str, typer.Option(help="Where to listen; other than this machine only with --api-key-env.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 is any free one.")] = 8000,
+    round: RoundOfPolicy = None,
+    student_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="The student behind vLLM or another OpenAI-compatible server, instead of a process of our own.",
+        ),
+    ] = None,
+    student_model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What that server calls it. Default: the only one it lists.")
+    ] = None,
+    student_key_env: Annotated[
+        str, typer.Option(metavar="NAME", help="The environment variable with the key for --student-url.")
+    ] = "OPENAI_API_KEY",
+    log: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where requests are logged. Default: RUN/served.jsonl.")
+    ] = None,
+    log_megabytes: Annotated[
+        float, typer.Option(min=0.001, help="Its size before a new one is begun; five older ones are kept.")
+    ] = 100.0,
+    redact: Annotated[
+        bool, typer.Option("--redact", help="Keep no text in the log: no prompt, field, answer or draft.")
+    ] = False,
+    shadow: Annotated[
+        float,
+        typer.Option(min=0.0, max=1.0, help="The share of answers that the recipe's judge scores in the background."),
+    ] = 0.0,
+    shadow_usd: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="The most that this may cost, in US dollars, over all restarts together."),
+    ] = None,
+    api_key_env: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The environment variable with the key that clients must send."),
+    ] = None,
+    max_in_flight: Annotated[int, typer.Option(min=1, help="Further requests get 429 and Retry-After.")] = 64,
+    max_body_kb: Annotated[int, typer.Option(min=1, help="Larger requests get 413.")] = 256,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one request.")] = 120.0,
+    teacher_timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds for the teacher, before the student's answer is given instead.")
+    ] = 60.0,
+    calibrate_only: Annotated[
+        bool, typer.Option("--calibrate-only", help="Write RUN/calibration.json, say what would be sent on, and end.")
+    ] = False,
+) -> None:
+    """Serve a run's policy as an OpenAI-compatible endpoint, with the teacher behind it for what the student gets wrong.
+
+    Thresholds come from the drafts that the run wrote on its validation split, so that the wanted share of such prompts
+    goes to the teacher; they are in RUN/calibration.json. Facts for the rubric's gates come with a request as
+    `extra_body={"fields": {"day": "Friday"}}` or as `metadata`. Headers say who answered (`x-prefdistill-route`), why
+    (`x-prefdistill-reason`) and whether the draft was read first (`x-prefdistill-buffered`). Is the teacher down, the
+    student answers, marked; is the student down, the teacher does. Needs `pip install 'prefdistill[serve]'`.
+    """
+    from prefdistill.serve.command import Wanted, serve_run
+
+    wanted = Wanted(
+        folder=run_folder(run),
+        overrides=tuple(overrides or ()),
+        round=round,
+        host=host,
+        port=port,
+        fallback=fallback,
+        routes=routes,
+        student_url=student_url,
+        student_model=student_model,
+        student_key_env=student_key_env,
+        log=log,
+        log_megabytes=log_megabytes,
+        redact=redact,
+        shadow=shadow,
+        shadow_usd=shadow_usd,
+        api_key_env=api_key_env,
+        max_in_flight=max_in_flight,
+        max_body_kb=max_body_kb,
+        timeout=timeout,
+        teacher_timeout=teacher_timeout,
+        calibrate_only=calibrate_only,
+    )
+    serve_run(wanted, lambda line: print(line, flush=True))

@@ -1,0 +1,310 @@
+"""The HTTP face: limits, keys, errors in OpenAI's shape, streams, health and metrics; every answer is noted once.
+
+Nothing of FastAPI is asked for but routes: a request's body is read in full, up to a limit, before anything else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import HTTPException, StarletteHTTPException
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from prefdistill.serve.gauges import CONTENT_TYPE, Gauges
+from prefdistill.serve.journal import Journal
+from prefdistill.serve.router import Answer, BothDownError, Router
+from prefdistill.serve.routing import to_prompt
+from prefdistill.serve.shadow import Shadow
+from prefdistill.serve.upstream import DownError
+from prefdistill.serve.wire import (
+    Asked,
+    Tokens,
+    WireError,
+    completion_body,
+    error_chunk,
+    first_chunk,
+    last_chunks,
+    parse_request,
+    text_chunk,
+)
+
+RETRY_AFTER_SECONDS = 1
+CLOSED = 499
+"""Of a client that went away; nobody sees it."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one client, or all together, may ask for."""
+
+    body_bytes: int = 262_144
+    in_flight: int = 64
+    seconds: float = 120.0
+    """For one request, streams included."""
+
+
+@dataclass
+class Service:
+    """Everything that a request needs."""
+
+    name: str
+    """The run's, and of the model that is served."""
+    created: int
+    router: Router
+    gauges: Gauges
+    journal: Journal
+    shadow: Shadow | None = None
+    limits: Limits = Limits()
+    key: str | None = None
+    """What clients must send as a bearer token; None where they need none."""
+    hosts: frozenset[str] = frozenset()
+    """Names by which a client may call this server; any where empty."""
+    flying: int = 0
+
+    def finish(self, answer: Answer, said: str | None = None) -> None:
+        """Log, count and perhaps judge an answer that was given, or broke off."""
+        row = answer.row(self.name, said)
+        self.journal.add(row)
+        self.gauges.count(row, answer.findings)
+        if self.shadow is not None and row.route != "none" and answer.written is not None:
+            self.shadow.look_at(row, answer.prompt, answer.written.finish == "length")
+
+
+def build_app(service: Service) -> FastAPI:
+    """Return the application."""
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+
+    @app.post("/v1/chat/completions")
+    async def chat(request: Request) -> Response:
+        try:
+            _check_client(service, request)
+            if service.flying >= service.limits.in_flight:
+                text = f"{service.flying} requests are in flight, the most that this server takes; try again soon."
+                raise WireError(429, text, kind="rate_limit_error", headers={"retry-after": str(RETRY_AFTER_SECONDS)})
+        except WireError as problem:
+            return _refused(service, problem)
+        with _Flight(service) as flight:
+            try:
+                asked = parse_request(await _read_body(request, service.limits.body_bytes), service.name)
+            except WireError as problem:
+                return _refused(service, problem)
+            return await _answered(service, request, asked, flight)
+
+    @app.get("/v1/models")
+    async def models(request: Request) -> Response:
+        try:
+            _check_client(service, request)
+        except WireError as problem:
+            return _refused(service, problem)
+        model = {"id": service.name, "object": "model", "created": service.created, "owned_by": "prefdistill"}
+        return JSONResponse({"object": "list", "data": [model]})
+
+    @app.get("/healthz")
+    async def health() -> Response:
+        states = {"student": service.router.student.state, "teacher": service.router.teacher.state}
+        well = "ready" in states.values()
+        return JSONResponse({"status": "ok" if well else "down", **states}, status_code=200 if well else 503)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(service.gauges.text(), media_type=CONTENT_TYPE)
+
+    @app.exception_handler(StarletteHTTPException)
+    async def unknown(request: Request, problem: HTTPException) -> Response:
+        text = f"{request.method} {request.url.path[:200]}: nothing here."
+        return _refused(service, WireError(problem.status_code, text))
+
+    @app.exception_handler(Exception)
+    async def bug(request: Request, problem: Exception) -> Response:
+        return _refused(service, WireError(500, "An error of this server; its log says more.", kind="server_error"))
+
+    return app
+
+
+class _Flight:
+    """One request among those in flight; of a stream until its last byte."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self.streams = False
+        """Whether the stream ends it, and not the handler."""
+
+    def __enter__(self) -> _Flight:
+        self._service.flying += 1
+        self._service.gauges.in_flight.inc()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self.streams:
+            self.end()
+
+    def end(self) -> None:
+        """Count it as over; once."""
+        self._service.flying -= 1
+        self._service.gauges.in_flight.dec()
+
+
+class _Stream(StreamingResponse):
+    """A stream that is logged, and leaves those in flight, however it ends: also where it never began."""
+
+    def __init__(self, service: Service, answer: Answer, flight: _Flight, headers: dict[str, str]) -> None:
+        self._service, self._answer, self._flight = service, answer, flight
+        self._said: list[str] = []
+        self._whole = False
+        flight.streams = True
+        super().__init__(self._events(), headers=headers, media_type="text/event-stream")
+
+    async def __call__(self, *connection: Any) -> None:
+        """Send the stream."""
+        try:
+            await super().__call__(*connection)
+        finally:
+            answer = self._answer
+            if answer.pieces is not None:
+                await answer.pieces.aclose()
+            if not self._whole:
+                answer.reason, answer.written = "failed", None
+            self._service.finish(answer, "".join(self._said))
+            self._flight.end()
+
+    async def _events(self) -> AsyncIterator[bytes]:
+        """Yield the events; a stream that breaks off ends with an error."""
+        service, asked = self._service, self._answer.asked
+        until = asyncio.get_running_loop().time() + service.limits.seconds
+        try:
+            yield first_chunk(asked, service.name)
+            async with aclosing(service.router.rest(self._answer)) as pieces:
+                while True:
+                    async with asyncio.timeout_at(until):
+                        piece = await anext(pieces, None)
+                    if piece is None:
+                        break
+                    self._said.append(piece)
+                    yield text_chunk(asked, service.name, piece)
+        except (DownError, TimeoutError) as problem:
+            service.router.say(f"{asked.id}: the answer broke off: {problem}")
+            yield error_chunk(WireError(502, "The answer broke off.", kind="server_error", code="upstream_unavailable"))
+            return
+        written = self._answer.written
+        assert written is not None
+        self._whole = True
+        for event in last_chunks(
+            asked, service.name, written.finish, Tokens(written.prompt_tokens, written.completion_tokens)
+        ):
+            yield event
+
+
+def _check_client(service: Service, request: Request) -> None:
+    """Refuse who has no key, and other sites' pages in a browser."""
+    if service.hosts and _host(request) not in service.hosts:
+        raise WireError(421, f"This server answers as {' or '.join(sorted(service.hosts))} only.")
+    if service.key is not None:
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if not hmac.compare_digest(given.encode(), service.key.encode()):
+            raise WireError(401, "Incorrect API key.", code="invalid_api_key")
+
+
+def _host(request: Request) -> str | None:
+    """Return the name by which the client calls this server, without a port."""
+    try:
+        return urlsplit(f"//{request.headers.get('host', '')}").hostname
+    except ValueError:
+        return None
+
+
+async def _read_body(request: Request, most: int) -> bytes:
+    """Read the body of a request, no more than `most` bytes."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise WireError(415, "Expected application/json.")
+    too_large = WireError(413, f"The body is larger than {most} bytes, the most that this server takes.")
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > most:
+        raise too_large
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > most:
+            raise too_large
+        parts.append(part)
+    return b"".join(parts)
+
+
+async def _answered(service: Service, request: Request, asked: Asked, flight: _Flight) -> Response:
+    """Answer a request that was understood; log it however it ends."""
+    answer, problem = None, None
+    try:
+        answer = await _unless_gone(request, service.router.answer(asked), service.limits.seconds)
+    except BothDownError as found:
+        service.router.say(f"{asked.id}: nobody can answer: {found}")
+        problem = WireError(503, "Neither student nor teacher can answer now; try again soon.", kind="server_error",
+                            code="upstream_unavailable", headers={"retry-after": "5"})  # fmt: skip
+    except TimeoutError:
+        text = f"No answer within {service.limits.seconds:g} seconds."
+        problem = WireError(504, text, kind="server_error", code="timeout")
+    except _GoneError:
+        problem = WireError(CLOSED, "The client went away.")
+    except Exception:
+        service.finish(_failed(asked))
+        raise
+    if problem is not None or answer is None:
+        service.finish(_failed(asked))
+        return _refused(service, problem or WireError(500, "No answer."))
+    headers = {
+        "x-request-id": asked.id,
+        "x-prefdistill-route": answer.route,
+        "x-prefdistill-reason": answer.reason,
+        "x-prefdistill-buffered": answer.buffered,
+    }
+    if asked.stream:
+        return _Stream(service, answer, flight, headers)
+    written = answer.written
+    assert written is not None
+    tokens = Tokens(written.prompt_tokens, written.completion_tokens)
+    body = completion_body(asked, service.name, written.text, written.finish, tokens)
+    service.finish(answer)
+    return Response(body, headers=headers, media_type="application/json")
+
+
+def _failed(asked: Asked) -> Answer:
+    return Answer(asked, to_prompt(asked.messages, asked.fields))
+
+
+class _GoneError(Exception):
+    """The client closed its connection."""
+
+
+async def _unless_gone(request: Request, work: Awaitable[Answer], seconds: float) -> Answer:
+    """Return what `work` gives; cancel it where the client goes away or the time is over.
+
+    Raises:
+        TimeoutError: the time is over.
+    """
+    working = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_gone(request.receive))
+    try:
+        done, _ = await asyncio.wait({working, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if working in done:
+            return working.result()
+        raise _GoneError if gone in done else TimeoutError
+    finally:
+        gone.cancel()
+        if not working.done():
+            working.cancel()
+
+
+async def _gone(receive: Callable[[], Awaitable[Any]]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _refused(service: Service, problem: WireError) -> Response:
+    service.gauges.refused.labels(str(problem.status)).inc()
+    return Response(json.dumps(problem.body), problem.status, headers=problem.headers, media_type="application/json")

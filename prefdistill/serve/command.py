@@ -1,0 +1,272 @@
+"""`prefdistill serve`: calibrate, start the student, and serve until Ctrl-C or SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefdistill.errors import PluginError, RunError
+from prefdistill.recipe import Recipe
+from prefdistill.run import RunDirectory, write_json
+from prefdistill.serve.calibrating import FILE, Calibration, calibrate, fit_scope, read_cases
+from prefdistill.serve.journal import Journal
+from prefdistill.serve.opening import StudentWanted, open_student, open_teacher, teacher_system
+from prefdistill.serve.router import Decoding, Router
+from prefdistill.serve.routing import Screen, parse_routes
+from prefdistill.serve.upstream import Upstream
+from prefdistill.served import ServedLog
+from prefdistill.stored import stored_policy, stored_run
+
+NEEDED = ("fastapi", "uvicorn", "httptools", "aiohttp", "prometheus_client")
+"""What the extra `serve` brings."""
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+DRAIN_SECONDS = 30
+"""How long requests in flight may take when the server is asked to end."""
+BACKLOG = 2048
+"""Connections that may wait to be accepted."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The command's options."""
+
+    folder: Path
+    overrides: tuple[str, ...] = ()
+    round: int | None = None
+    host: str = "127.0.0.1"
+    port: int = 8000
+    fallback: float = 0.1
+    routes: str = "all"
+    student_url: str | None = None
+    student_model: str | None = None
+    student_key_env: str = "OPENAI_API_KEY"
+    log: Path | None = None
+    log_megabytes: float = 100.0
+    redact: bool = False
+    shadow: float = 0.0
+    shadow_usd: float | None = None
+    api_key_env: str | None = None
+    max_in_flight: int = 64
+    max_body_kb: int = 256
+    timeout: float = 120.0
+    teacher_timeout: float = 60.0
+    calibrate_only: bool = False
+
+    @property
+    def student(self) -> StudentWanted:
+        """Which student."""
+        return StudentWanted(
+            folder=self.folder,
+            overrides=self.overrides,
+            round=self.round,
+            url=self.student_url,
+            model=self.student_model,
+            key_env=self.student_key_env,
+            timeout=self.timeout,
+            log_probs="log_prob" in parse_routes(self.routes),
+        )
+
+
+def serve_run(wanted: Wanted, say: Callable[[str], None]) -> None:
+    """Serve a run's policy until it is told to end.
+
+    Raises:
+        PrefdistillError: the run, the options or the machine do not allow it; said before anything listens.
+    """
+    on = parse_routes(wanted.routes)
+    if not wanted.calibrate_only:
+        require_extra()
+    key = _own_key(wanted)
+    run, recipe = stored_run(wanted.folder, wanted.overrides)
+    policy = stored_policy(run, recipe, wanted.round)
+    scope = fit_scope(run) if "out_of_scope" in on else None
+    tests = Screen(on, recipe.rubrics, scope=scope)
+    made = calibrate(
+        read_cases(run, recipe, policy, tests),
+        wanted.fallback,
+        on,
+        run=run.path.resolve().name,
+        round=policy.round,
+        temperature=recipe.evaluate.temperature,
+    )
+    for line in calibration_lines(made):
+        say(line)
+    write_json(run.path / FILE, made.model_dump(mode="json"))
+    if wanted.calibrate_only:
+        return
+    tests = Screen(on, recipe.rubrics, made.thresholds, scope)
+    with _bound(wanted) as listener:
+        asyncio.run(_serve(wanted, run, recipe, tests, made, key, listener, say))
+
+
+def require_extra() -> None:
+    """Refuse to go on without the extra.
+
+    Raises:
+        PluginError: a package is missing.
+    """
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise PluginError(
+            f"prefdistill serve: {', '.join(missing)} not installed; expected the extra `serve`: "
+            "pip install 'prefdistill[serve]'"
+        )
+
+
+def _own_key(wanted: Wanted) -> str | None:
+    """Return the key that clients must send.
+
+    Raises:
+        RunError: its variable is empty, or there is none and other machines can reach the server.
+    """
+    if wanted.api_key_env is None:
+        if wanted.host not in LOOPBACK:
+            raise RunError(
+                f"--host {wanted.host}: other machines could reach the server, and each of their requests may cost "
+                "money; expected a key for clients: put one into the environment and name it with --api-key-env"
+            )
+        return None
+    key = os.environ.get(wanted.api_key_env, "").strip()
+    if not key:
+        raise RunError(
+            f"--api-key-env {wanted.api_key_env}: the environment variable is not set; expected the key that clients "
+            "send as `Authorization: Bearer …`"
+        )
+    return key
+
+
+def calibration_lines(made: Calibration) -> Iterator[str]:
+    """Yield what a person should know of a calibration."""
+    low, high = made.interval
+    whose = "the base" if made.round == 0 else f"round {made.round}"
+    yield (
+        f"fallback: {made.share:.1%} of {made.prompts} validation prompts go to the teacher (wanted {made.wanted:.1%}; "
+        f"95 % interval {low:.1%} to {high:.1%}), by the drafts of {whose} at temperature {made.temperature:g}"
+    )
+    told = {
+        "out_of_scope": None if made.distance is None else f"distance over {made.distance:.3f}",
+        "length": None if made.characters is None
+        else f"under {made.characters[0]:.0f} or over {made.characters[1]:.0f} characters",
+        "log_prob": None if made.log_prob is None else f"mean log-probability under {made.log_prob:.3f} nats a token",
+        "gate": ", ".join(f"{name} {share:.1%}" for name, share in made.gates.items()) or None,
+    }  # fmt: skip
+    for name in made.tests:
+        yield f"  {name:12} {made.shares.get(name, 0.0):6.1%}  {told[name] or 'never fires on them'}"
+    for note in made.notes:
+        yield f"  note: {note}"
+
+
+async def _serve(
+    wanted: Wanted,
+    run: RunDirectory,
+    recipe: Recipe,
+    tests: Screen,
+    made: Calibration,
+    key: str | None,
+    listener: socket.socket,
+    say: Callable[[str], None],
+) -> None:
+    import uvicorn
+
+    from prefdistill.serve.app import Limits, Service, build_app
+    from prefdistill.serve.gauges import Gauges
+    from prefdistill.serve.shadow import Shadow
+
+    gauges = Gauges(made.wanted, made.share)
+    log = ServedLog(wanted.log or run.path / "served.jsonl", int(wanted.log_megabytes * 1e6))
+    journal = Journal(log, wanted.redact, say, gauges.log_lost.inc)
+    closing: list[Upstream] = []
+    shadow: Shadow | None = None
+    try:
+        if wanted.shadow:
+            shadow = Shadow(run, recipe, wanted.shadow, wanted.shadow_usd, gauges, journal.add, say)
+        teacher: Upstream = open_teacher(recipe, run, wanted.teacher_timeout, say)
+        closing.append(teacher)
+        student = await open_student(wanted.student, say, gauges.restarts.inc)
+        closing.append(student)
+        router = Router(
+            tests=tests,
+            student=student,
+            teacher=teacher,
+            decoding=Decoding(recipe.evaluate.temperature, recipe.evaluate.top_p, recipe.sample.max_new_tokens),
+            student_system=recipe.student.system_text(),
+            teacher_system=teacher_system(recipe),
+            say=say,
+        )
+        service = Service(
+            name=made.run,
+            created=int(time.time()),
+            router=router,
+            gauges=gauges,
+            journal=journal,
+            shadow=shadow,
+            limits=Limits(wanted.max_body_kb * 1024, wanted.max_in_flight, wanted.timeout),
+            key=key,
+            hosts=LOOPBACK if wanted.host in LOOPBACK else frozenset(),
+        )
+        config = uvicorn.Config(
+            build_app(service),
+            host=wanted.host,
+            port=wanted.port,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+        )
+        say(f"requests are logged to {log.path}{', without texts' if wanted.redact else ''}")
+        listener.listen(BACKLOG)  # who reads the next line and connects at once is not refused
+        host = f"[{wanted.host}]" if ":" in wanted.host else wanted.host
+        place = f"http://{host}:{listener.getsockname()[1]}/v1"
+        say(f"serving the model {made.run} at {place} (metrics at /metrics); Ctrl-C ends")
+        await _serve_until_told(uvicorn.Server(config), listener)
+        say("ended: every request that was answered is in the log")
+    finally:
+        for each in reversed(closing):
+            await each.close()
+        if shadow is not None:
+            shadow.close()
+        journal.close()
+
+
+async def _serve_until_told(server: Any, listener: socket.socket) -> None:
+    """Serve until SIGINT or SIGTERM, and then until what is in flight is answered; a second signal ends at once.
+
+    uvicorn's own handling would raise the signal again when it has ended, before the log is written and the student gone.
+    """
+    server.capture_signals = nullcontext
+    for each in (signal.SIGINT, signal.SIGTERM):  # until the loop is closed: a further one must not end the ending
+        asyncio.get_running_loop().add_signal_handler(each, server.handle_exit, each, None)
+    await server.serve(sockets=[listener])
+
+
+def _bound(wanted: Wanted) -> socket.socket:
+    """Return the socket, before anything is loaded.
+
+    Raises:
+        RunError: the port cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in wanted.host else socket.AF_INET
+    # With the protocol named, asyncio sets TCP_NODELAY; without it one answer in ten waits 40 ms for an acknowledgement.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((wanted.host, wanted.port))
+    except (OSError, OverflowError) as problem:
+        listener.close()
+        raise RunError(
+            f"--port {wanted.port}: cannot listen on {wanted.host}:{wanted.port} ({problem}); expected a free port: "
+            "name another, or 0 for any"
+        ) from None
+    return listener

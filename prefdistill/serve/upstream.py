@@ -1,0 +1,147 @@
+"""Who can answer a request: what the router asks of student and teacher alike, and teachers that are plug-ins.
+
+An upstream writes a whole answer, or streams it piece by piece. It never retries for long: the router has somebody else
+to ask.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Protocol
+
+from prefdistill.errors import PrefdistillError
+from prefdistill.protocols import Teacher, TeacherRequest
+from prefdistill.records import Failure, Message
+from prefdistill.serve.routing import Written
+from prefdistill.workers import Workers
+
+
+class DownError(Exception):
+    """An upstream cannot answer now."""
+
+
+class TooLongError(Exception):
+    """A prompt does not fit into the student's context, or cannot be rendered for it at all."""
+
+
+@dataclass(frozen=True)
+class Writing:
+    """One answer to write."""
+
+    id: str
+    messages: tuple[Message, ...]
+    """System prompt included."""
+    max_tokens: int
+    temperature: float
+    top_p: float | None
+    seed: int | None
+    """None leaves it to the upstream."""
+
+
+class Upstream(Protocol):
+    """Somebody who can answer."""
+
+    async def write(self, asked: Writing) -> Written:
+        """Return a whole answer.
+
+        Raises:
+            DownError: it cannot be had now.
+            TooLongError: the prompt does not fit.
+        """
+        ...
+
+    def stream(self, asked: Writing) -> AsyncGenerator[str | Written]:
+        """Yield pieces of text as they are written, then the whole; raises as `write` does, at any point."""
+        ...
+
+    async def back(self, seconds: float) -> bool:
+        """Wait for an upstream that is being started again; whether it is there."""
+        ...
+
+    @property
+    def state(self) -> str:
+        """One word: ready, or what is wrong."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections and processes."""
+        ...
+
+
+class Nobody:
+    """An upstream that is not there: a run without a teacher."""
+
+    state = "none"
+
+    async def write(self, asked: Writing) -> Written:
+        """Raise DownError."""
+        raise DownError("there is none")
+
+    async def stream(self, asked: Writing) -> AsyncGenerator[str | Written]:
+        """Raise DownError."""
+        raise DownError("there is none")
+        yield ""
+
+    async def back(self, seconds: float) -> bool:
+        """Return False."""
+        return False
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+
+class PluginTeacher:
+    """A teacher that is a plug-in without a server of its own, asked on threads."""
+
+    state = "ready"
+
+    def __init__(self, teacher: Teacher, threads: int, timeout_seconds: float) -> None:
+        self._teacher = teacher
+        self._timeout = timeout_seconds
+        self._workers = Workers(max(1, threads), "served-teacher")
+
+    async def write(self, asked: Writing) -> Written:
+        """Return the teacher's answer."""
+        request = TeacherRequest(asked.id, asked.messages, asked.max_tokens, asked.temperature)
+        waiting = asyncio.wrap_future(self._workers.submit(lambda: next(iter(self._teacher.replies([request])))))
+        try:
+            reply = await asyncio.wait_for(waiting, self._timeout)
+        except TimeoutError:
+            raise DownError(f"no answer within {self._timeout:g} s") from None
+        except (PrefdistillError, StopIteration, RuntimeError) as problem:
+            raise DownError(f"{type(problem).__name__}: {problem}") from None
+        if isinstance(reply, Failure):
+            raise DownError(reply.message)
+        usage = reply.usage
+        return Written(
+            text=reply.text,
+            finish="length" if reply.finish_reason == "length" else "stop",
+            prompt_tokens=usage.prompt_tokens or None,
+            completion_tokens=usage.completion_tokens or None,
+            usd=usage.usd,
+        )
+
+    async def stream(self, asked: Writing) -> AsyncGenerator[str | Written]:
+        """Yield the whole answer as one piece."""
+        whole = await self.write(asked)
+        yield whole.text
+        yield whole
+
+    async def back(self, seconds: float) -> bool:
+        """Return False: it is never being started."""
+        return False
+
+    async def close(self) -> None:
+        """Start nothing any more."""
+        self._workers.stop()
+
+
+def with_system(messages: tuple[Message, ...], system: str | None, replace_own: bool) -> tuple[Message, ...]:
+    """Return messages that begin with a system prompt; one of the client's own is kept unless it is to be replaced."""
+    own = any(message.role == "system" for message in messages)
+    if system is None or (own and not replace_own):
+        return messages
+    rest = tuple(message for message in messages if message.role != "system")
+    return (Message(role="system", content=system), *rest)
