@@ -127,7 +127,7 @@ def with_findings(shop: Workshop, rounds: Sequence[RoundResult]) -> RoundResult:
 
 
 def _measured_scores(ours: Measured, baselines: Mapping[str, Measured]) -> dict[str, float | None]:
-    tokens = [draft.tokens for draft in ours.drafts if draft.tokens is not None]
+    tokens = [count for draft in ours.drafts if (count := draft.answer_tokens) is not None]
     teacher = baselines.get("teacher")
     return {
         "rubric_score": mean_score(ours.rubric),
@@ -153,7 +153,7 @@ GLANCE = ("identical_share", "mean_margin", "chosen_longer_share")
 def _counts(judged: Judged, diagnostics: Mapping[str, float]) -> dict[str, float]:
     """Return shares that tell at a glance whether a round's data is sound."""
     drafts = list(judged.drafts.values())
-    tokens = [draft.tokens for draft in drafts if draft.tokens is not None]
+    tokens = [count for draft in drafts if (count := draft.answer_tokens) is not None]
     counts: dict[str, float] = {
         "prompts": len(judged.prompts),
         "truncated_share": fmean(draft.finish_reason == "length" for draft in drafts) if drafts else 0.0,
@@ -223,6 +223,15 @@ def _failure_warnings(judged: Judged, verdicts: Mapping[str, Mapping[str, Verdic
     if judged.drafts and cut > 0.01 * len(judged.drafts):
         lines.append(
             f"{cut} of {len(judged.drafts)} drafts were cut at sample.max_new_tokens (gate `{COMPLETE}`): neither chosen "
-            "nor rejected, and 0 in every mean; raise it"
+            f"nor rejected, and 0 in every mean; raise it{_of_traces(judged)}"
         )
     return tuple(lines)
+
+
+def _of_traces(judged: Judged) -> str:
+    """Return what to know of the token limit where drafts begin with reasoning."""
+    cut = [draft for draft in judged.drafts.values() if draft.finish_reason == "length" and draft.trace]
+    if not cut:
+        return ""
+    open_ended = sum(not draft.completion for draft in cut)
+    return f": it holds reasoning and answer together, and {open_ended} of them never closed their reasoning"

@@ -13,19 +13,31 @@ from prefdistill.assembly import Workshop
 from prefdistill.drafting import Judged, Wanted, drafts_and_verdicts
 from prefdistill.errors import JudgeError
 from prefdistill.judges.checks import checked_scores
+from prefdistill.recipe import Recipe
 from prefdistill.records import Answer, Draft, Drop, Prompt, Verdict
 from prefdistill.round import Paired
 from prefdistill.rubric import RubricSet
 from prefdistill.selection import failed_gates, is_broken, outvoted, pool_scores, split_gates
+from prefdistill.traces import Reasoning, empty_block
 
 Reason = Literal[
-    "not_written", "incomplete", "broken_text", "failed_gates", "not_judged", "judge_failed", "gate_undecided"
+    "not_written",
+    "unreadable",
+    "too_long",
+    "incomplete",
+    "broken_text",
+    "failed_gates",
+    "not_judged",
+    "judge_failed",
+    "gate_undecided",
 ]
 """Why a prompt gave no answer to train on.
 
-not_written: the teacher failed on it, refused it, or said nothing. incomplete: cut at the token limit. broken_text: it
-has a character in pieces. failed_gates: it fails gates of the rubric. not_judged, judge_failed, gate_undecided: gates
-must be asked, and there is no verdict, a failure, or a panel that split evenly.
+not_written: the teacher failed on it, refused it, or said nothing. unreadable: it was asked to reason first, and where
+its answer begins cannot be told, or nothing is there. too_long: with its reasoning it has more tokens than the student
+may write. incomplete: cut at the token limit. broken_text: it has a character in pieces. failed_gates: it fails gates of
+the rubric. not_judged, judge_failed, gate_undecided: gates must be asked, and there is no verdict, a failure, or a panel
+that split evenly.
 """
 REASONS: tuple[str, ...] = get_args(Reason)
 
@@ -33,7 +45,7 @@ REASONS: tuple[str, ...] = get_args(Reason)
 def write_answers(shop: Workshop, number: int, prompts: tuple[Prompt, ...]) -> tuple[Judged, Paired]:
     """Have the teacher answer a round's prompts, and return its drafts and what of them is trained on."""
     judges = {"verdicts": shop.judge} if judges_gates(shop.rubrics, shop.judge) else {}
-    judged = drafts_and_verdicts(shop, _wanted(shop, number, prompts), judges)
+    judged = drafts_and_verdicts(shop, wanted_answers(shop, number, prompts), judges)
     judged.verdicts.setdefault("verdicts", {})
     found = [row for prompt in judged.prompts for row in _answers(shop, number, judged, prompt, bool(judges))]
     answers = tuple(sorted((row for row in found if isinstance(row, Answer)), key=lambda answer: answer.id))
@@ -46,7 +58,14 @@ def judges_gates(rubrics: RubricSet, judge: Any) -> bool:
     return asked and bool(getattr(judge, "scores_alone", True))
 
 
-def _wanted(shop: Workshop, number: int, prompts: tuple[Prompt, ...]) -> Wanted:
+def reasoning_of(trainer: Any, recipe: Recipe) -> Reasoning | None:
+    """Return how a trainer wants the teacher to reason before it answers; None where it wants answers alone."""
+    found: Reasoning | None = trainer.reasoning(recipe.student.tags) if hasattr(trainer, "reasoning") else None
+    return found
+
+
+def wanted_answers(shop: Workshop, number: int, prompts: tuple[Prompt, ...]) -> Wanted:
+    """Return what the teacher is to answer in a round."""
     recipe = shop.recipe
     return Wanted(
         folder=shop.run.round(number),
@@ -57,6 +76,7 @@ def _wanted(shop: Workshop, number: int, prompts: tuple[Prompt, ...]) -> Wanted:
         round=number,
         purpose="train",
         drafts=shop.recipe.answers_of(number),
+        reasoning=reasoning_of(shop.trainer_of(number), recipe),
         temperature=recipe.evaluate.temperature,
         top_p=recipe.evaluate.top_p,
         policy_fingerprint="",
@@ -76,16 +96,53 @@ def _answers(shop: Workshop, number: int, judged: Judged, prompt: Prompt, asked:
         if reason is not None:
             refused.append((reason, detail))
         elif text not in answers:
-            answers[text] = Answer(
-                id=draft.id, prompt_id=prompt.id, round=number, prompt=prompt.messages, completion=text
+            answer = Answer(
+                id=draft.id,
+                prompt_id=prompt.id,
+                round=number,
+                prompt=prompt.messages,
+                completion=text,
+                **_begun(shop, number, draft),
             )
+            if detail := _too_long(shop, answer):
+                refused.append(("too_long", detail))
+            else:
+                answers[text] = answer
     if answers:
         return list(answers.values())
-    failures = [failure.message for failure in judged.failures if failure.key.split("/")[0] == prompt.id]
+    failures = [failure for failure in judged.failures if failure.key.split("/")[0] == prompt.id]
     reason, detail = refused[0] if refused else ("not_written", "")
     if reason == "not_written" and failures:
-        detail = failures[0]
+        detail = failures[0].message
+        if failures[0].kind in ("parse", "truncated") and hasattr(shop.trainer_of(number), "reasoning"):
+            reason = "unreadable"
     return [Drop(prompt_id=prompt.id, round=number, reason=reason, detail=detail)]
+
+
+def _begun(shop: Workshop, number: int, draft: Draft) -> dict[str, str]:
+    """Return what stands before the completion of an answer: the reasoning to learn, or an empty trace that is given.
+
+    An answer without reasoning for a student that reasons comes after an empty trace, in place of unlearning it.
+    """
+    student = shop.recipe.student
+    trainer: Any = shop.trainer_of(number)
+    trace = ""
+    if draft.trace and getattr(trainer, "teaches_traces", False):
+        trace = str(trainer.trace_to_learn(draft, student.tags, shop.recipe.seed))
+    return {"trace": trace, "block": empty_block(student.tags) if student.trace is not None and not trace else ""}
+
+
+def _too_long(shop: Workshop, answer: Answer) -> str:
+    """Return why the student could never write an answer and its reasoning to their end; empty where it can."""
+    from prefdistill.student import load_tokenizer
+
+    if not answer.trace:
+        return ""
+    most = shop.recipe.sample.max_new_tokens
+    tokens = len(load_tokenizer(shop.recipe.student).encode(answer.written, add_special_tokens=False)) + 1
+    if tokens <= most:
+        return ""
+    return f"{tokens} tokens with its reasoning and the end token; sample.max_new_tokens is {most}"
 
 
 def _refused(

@@ -68,8 +68,10 @@ def adopt(
             continue
         for path in paths:
             _copy(sibling.path / path.relative_to(shop.run.path), path)
-        for key, value in read_json(sibling.manifest)["choices"].items():
-            shop.context.choices.setdefault(key, value)
+        theirs_made = read_json(sibling.manifest)
+        if theirs_made["recipe"]["student"] == shop.recipe.resolved()["student"]:  # else they fit another model
+            for key, value in theirs_made["choices"].items():
+                shop.context.choices.setdefault(key, value)
         marks.note(name, fingerprint, theirs.entries[name]["rows"], theirs.seconds(name))
         return True
     return False

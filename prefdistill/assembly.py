@@ -304,7 +304,7 @@ def opened(
         PrefdistillError: of any kind, before anything was paid for.
     """
     from prefdistill.requests.layer import RequestLayer
-    from prefdistill.student import weights_fingerprint
+    from prefdistill.student import check_trace_tags, weights_fingerprint
 
     loaded, notes = load_recipe_prompts(recipe)
     forgotten = dict(sorted(run.rows(run.path, "forgotten.jsonl", Forgotten).read().items(), key=lambda row: row[1].at))
@@ -312,6 +312,8 @@ def opened(
     loaded, too_long = without_too_long(recipe, loaded)
     tasks, of_tasks = load_tasks(recipe, forgotten)
     notes += [*gone, *too_long, *of_tasks, *recipe.caveats]
+    if recipe.student.trace is not None and (of_tags := check_trace_tags(recipe.student)):
+        notes.append(of_tags)
     changed = _compare_with_run(recipe, run)
     manifest = _manifest(recipe, run, loaded, notes)
     layer = RequestLayer(cache=_cache(recipe), budget=recipe.budget, ledger=run.path / "spending.jsonl")
@@ -379,7 +381,9 @@ def opened_judge(recipe: Recipe, cached_only: bool = False) -> Iterator[tuple[Ju
 
 
 def _student_identity(recipe: Recipe) -> dict[str, Any]:
-    return recipe.student.model_dump(mode="json", exclude={"model", "device", "revision", "system"})
+    # What is written with reasoning on or off says so itself: the drafts, and what is trained on.
+    apart = {"model", "device", "revision", "system", "trace", "trace_tags"}
+    return recipe.student.model_dump(mode="json", exclude=apart)
 
 
 def _cache(recipe: Recipe) -> str | Path:

@@ -21,6 +21,7 @@ from prefdistill.records import NOT_ASKED, Draft, Failure, Policy, Prompt, Split
 from prefdistill.run import Fingerprints, RowFile
 from prefdistill.stages.load import load_drafts
 from prefdistill.stages.sample import draft_ids, sample_drafts, teacher_drafts
+from prefdistill.traces import Reasoning
 
 
 @dataclass
@@ -64,6 +65,8 @@ class Wanted:
     stage: str = "evaluate"
     given: tuple[Draft, ...] = ()
     """Of the wanted drafts, those that are written already, in another file."""
+    reasoning: Reasoning | None = None
+    """How the teacher is asked to reason before it answers; None where it just answers."""
 
     @property
     def apart(self) -> bool:
@@ -80,7 +83,7 @@ class Wanted:
 def drafts_and_verdicts(shop: Workshop, wanted: Wanted, judges: Mapping[str, Any]) -> Judged:
     """Write the wanted drafts and have them judged, the first judge while later prompts are still being sampled."""
     judged = Judged(wanted.prompts)
-    judged.fingerprint = _drafts_fingerprint(shop, wanted)
+    judged.fingerprint = drafts_fingerprint(shop, wanted)
     file = shop.run.rows(wanted.folder, wanted.file("drafts"), Draft)
     stage = "sample" if wanted.purpose == "train" else wanted.stage
     adopt(shop, wanted.folder, f"{wanted.prefix}drafts", judged.fingerprint, [file.path])
@@ -109,7 +112,8 @@ def judged_also(shop: Workshop, wanted: Wanted, judged: Judged, kind: str, judge
     return _verdicts(shop, wanted, judged, kind, judge, iter(()))
 
 
-def _drafts_fingerprint(shop: Workshop, wanted: Wanted) -> str:
+def drafts_fingerprint(shop: Workshop, wanted: Wanted) -> str:
+    """Return the hash of what the wanted drafts are made from."""
     recipe = shop.recipe
     teacher: Any = recipe.teacher
     sampler: Any = recipe.sample.sampler
@@ -121,13 +125,23 @@ def _drafts_fingerprint(shop: Workshop, wanted: Wanted) -> str:
     ]
     if wanted.policy is None:
         parts.append(teacher.identity())
+        if wanted.reasoning is not None:
+            parts.append(wanted.reasoning.identity())
     elif wanted.purpose == "train" and recipe.sample.drafts_from is not None:
         parts.append(_given(shop, wanted, recipe.sample.drafts_from))
     else:
         parts += [sampler.identity(), shop.student_fingerprint, wanted.policy_fingerprint]
+        if recipe.student.trace is not None:
+            parts.append([recipe.student.tags, recipe.student.of(wanted.policy).block])
     if _adds_teacher(shop, wanted):
         parts += [recipe.sample.teacher_drafts, teacher.identity()]
     return digest(parts)
+
+
+def verdicts_fingerprint(shop: Workshop, drafts: str, prompts: Iterable[Prompt], judge: Any) -> str:
+    """Return the hash of what a judge's verdicts on these prompts' drafts, known by their hash, are made from."""
+    fields = digest([shop.fields_digest(prompt) for prompt in prompts])
+    return digest([drafts, fields, shop.judge_fingerprint(judge)])
 
 
 def _adds_teacher(shop: Workshop, wanted: Wanted) -> bool:
@@ -237,6 +251,7 @@ class _Source:
                 temperature=wanted.temperature,
                 round=wanted.round,
                 purpose=wanted.purpose,
+                reasoning=wanted.reasoning,
             )
         if wanted.policy is not None:
             yield from sample_drafts(
@@ -262,8 +277,7 @@ def _verdicts(
     name = f"{wanted.prefix}{kind}"
     file = shop.run.rows(wanted.folder, wanted.file(kind), Verdict)
     stage = "judge" if wanted.purpose == "train" else wanted.stage
-    fields = digest([shop.fields_digest(prompt) for prompt in judged.prompts])
-    fingerprint = digest([judged.fingerprint, fields, shop.judge_fingerprint(judge)])
+    fingerprint = verdicts_fingerprint(shop, judged.fingerprint, judged.prompts, judge)
     if adopt(shop, wanted.folder, f"{name}-checks", shop.checks_fingerprint(), ()):
         adopt(shop, wanted.folder, name, fingerprint, [file.path])
     _drop_old_checks(shop, wanted.folder, name, file)

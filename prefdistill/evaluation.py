@@ -81,6 +81,17 @@ def measure(
     Baselines write one draft a prompt; a policy writes `evaluate.best_of`, of which the training judge's best counts.
     """
     recipe = shop.recipe
+    judges = scoring_judges(shop)
+    lowest = None if base is None else base.lowest
+    choices = 1 if base is None or isinstance(who, str) else recipe.evaluate.best_of
+    given = tuple(base.drafts) if base is not None and isinstance(who, Policy) and who.adapter is None else ()
+    kind: Split = "validation" if split == "validation" else "test"
+    return _measure(shop, who, kind, folder, prefix, judges, lowest, choices, given)
+
+
+def scoring_judges(shop: Workshop) -> dict[str, Any]:
+    """Return who scores a policy's drafts, by kind of verdict: those that can tell of one draft alone."""
+    recipe = shop.recipe
     judges: dict[str, Any] = {}
     if getattr(shop.judge, "scores_alone", True):
         judges["verdicts"] = shop.judge
@@ -88,11 +99,7 @@ def measure(
         judges["held-out"] = recipe.held_out_judge
     if recipe.evaluate.gold is not None:
         judges["gold"] = recipe.evaluate.gold
-    lowest = None if base is None else base.lowest
-    choices = 1 if base is None or isinstance(who, str) else recipe.evaluate.best_of
-    given = tuple(base.drafts) if base is not None and isinstance(who, Policy) and who.adapter is None else ()
-    kind: Split = "validation" if split == "validation" else "test"
-    return _measure(shop, who, kind, folder, prefix, judges, lowest, choices, given)
+    return judges
 
 
 def measure_also(
@@ -118,22 +125,8 @@ def _measure(
     choices: int = 1,
     given: tuple[Draft, ...] = (),
 ) -> Measured:
-    recipe, prompts = shop.recipe, shop.limited(split)
-    policy = None if isinstance(who, str) else who
-    wanted = Wanted(
-        folder=folder,
-        prefix=prefix,
-        prompts=prompts,
-        policy=policy,
-        source="teacher" if policy is None else "base" if policy.adapter is None else "student",
-        round=0 if policy is None else policy.round,
-        purpose=split,
-        drafts=choices,
-        temperature=recipe.evaluate.temperature,
-        top_p=recipe.evaluate.top_p,
-        policy_fingerprint="" if policy is None else policy_fingerprint(shop, policy),
-        given=given,
-    )
+    prompts = shop.limited(split)
+    wanted = wanted_drafts(shop, who, split, folder, prefix, choices, given)
     if choices > 1:
         return _measure_best(shop, wanted, judges, lowest or {})
     judged = drafts_and_verdicts(shop, wanted, judges)
@@ -146,6 +139,33 @@ def _measure(
             own[kind] = min(score.score for score in found[kind].values())
             found[kind] = draft_scores(verdicts.values(), drafts, prompts, shop.rubrics, own[kind])
     return Measured(judged, found.get("verdicts", {}), found.get("held-out"), found.get("gold"), own)
+
+
+def wanted_drafts(
+    shop: Workshop,
+    who: Policy | str,
+    split: Split,
+    folder: Path,
+    prefix: str,
+    choices: int = 1,
+    given: tuple[Draft, ...] = (),
+) -> Wanted:
+    """Return what drafts a policy, or "teacher", is to write on a split."""
+    policy = None if isinstance(who, str) else who
+    return Wanted(
+        folder=folder,
+        prefix=prefix,
+        prompts=shop.limited(split),
+        policy=policy,
+        source="teacher" if policy is None else "base" if policy.adapter is None else "student",
+        round=0 if policy is None else policy.round,
+        purpose=split,
+        drafts=choices,
+        temperature=shop.recipe.evaluate.temperature,
+        top_p=shop.recipe.evaluate.top_p,
+        policy_fingerprint="" if policy is None else policy_fingerprint(shop, policy),
+        given=given,
+    )
 
 
 def _measure_best(shop: Workshop, wanted: Wanted, judges: Mapping[str, Any], lowest: Mapping[str, float]) -> Measured:

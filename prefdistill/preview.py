@@ -91,14 +91,17 @@ def _show_prompt(
     for message in prompt.messages:
         _print(console, f"[{message.role}] {message.content}")
     judge: Any = shop.judge
+    shown = [draft.model_copy(update={"trace": ""}) for draft in drafts]  # as any judge gets them
     if drafts and verdict is not None and hasattr(judge, "preview"):
         _print(console, "\nwhat the judge is sent about the first draft:", "bold")
-        _print(console, judge.preview(prompt, drafts[0], shop.rubrics.of(prompt)), "dim")
+        _print(console, judge.preview(prompt, shown[0], shop.rubrics.of(prompt)), "dim")
         if hasattr(judge, "raw_reply") and shop.recipe.cache != "off":
             _print(console, "\nwhat it replied:", "bold")
-            _print(console, judge.raw_reply(prompt, drafts[0], shop.rubrics.of(prompt)), "dim")
+            _print(console, judge.raw_reply(prompt, shown[0], shop.rubrics.of(prompt)), "dim")
     for draft in drafts:
         _print(console, f"\ndraft {draft.index} ({draft.source}, {draft.finish_reason}, {draft.tokens} tokens)", "bold")
+        if draft.trace:
+            _print(console, draft.trace.rstrip(), "dim")
         _print(console, draft.completion)
         if verdict is not None:
             _show_judgement(console, draft, verdict)
@@ -121,7 +124,11 @@ def _show_prompt(
             chosen, rejected = _index(row.chosen_id), _index(row.rejected_id)
             _print(console, f"pair: draft {chosen} chosen, draft {rejected} rejected, margin {row.margin:.3f}")
         elif isinstance(row, Answer):
-            _print(console, "answer: trained on as it is")
+            _print(
+                console, "answer: trained on as it is" if not (row.trace or row.block) else "answer: trained on after"
+            )
+            if row.trace or row.block:
+                _print(console, (row.trace or row.block).rstrip(), "dim")
         else:
             _print(console, f"no {what[:-1]}: {row.reason} {row.detail}")
 

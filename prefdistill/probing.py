@@ -27,7 +27,7 @@ def policy_log_probs(
         student: the recipe's student.
         policy: whose probabilities are wanted.
         directory: the run folder, to which the policy's adapter is relative.
-        texts: (prompt messages, completion); each completion is scored with the end token after it.
+        texts: (prompt messages, all that was written); each is scored with the end token after it.
 
     Returns:
         For each text (sum of log-probabilities in nats, number of tokens).
@@ -36,7 +36,8 @@ def policy_log_probs(
         return []
     tokenizer = load_tokenizer(student)
     end_id = turn_end_id(tokenizer, student)
-    prompts = {messages: render_prompt(tokenizer, messages, student) for messages in {each for each, _ in texts}}
+    block = student.of(policy).block
+    prompts = {messages: render_prompt(tokenizer, messages, student, block) for messages in {each for each, _ in texts}}
     items = [(prompts[messages], render_completion(tokenizer, text, end_id)) for messages, text in texts]
     model = load_policy(student, policy, directory)
     try:

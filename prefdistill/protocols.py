@@ -59,6 +59,8 @@ class Completion:
     log_prob: float | None = None
     """Sum of log-probabilities at temperature 1, nats."""
     token_ids: tuple[int, ...] | None = None
+    trace: str = ""
+    """Reasoning in front of the completion, as it was written; tokens and log_prob are of both together."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,8 @@ class Reply:
     usage: Usage
     tokens: tuple[Token, ...] | None = None
     """The reply token by token; None where the server gave no log-probabilities."""
+    reasoning: str = ""
+    """What the provider gave as the model's reasoning, beside the text."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,7 @@ class Probe:
     messages: tuple[Message, ...]
     """The prompt, system prompt included."""
     completion: str
+    """All that was written, reasoning in front of the answer included."""
     log_prob: float | None = None
     """Sum of log-probabilities that the sampler saw, at temperature 1, nats; None where it said none."""
     tokens: int | None = None
@@ -208,6 +213,8 @@ class Trainer(Protocol):
     """Trains a policy in `directory`, starting from `start` and measuring against `reference`.
 
     `learns_from: ClassVar = "answers"` has every round write the teacher's answers instead of drafts and pairs.
+    A method `take_teacher(teacher) -> str | None` is handed the recipe's teacher when the recipe is read, and returns
+    what is wrong with it.
     """
 
     def train(

@@ -34,9 +34,11 @@ from prefdistill.documents import Document, Location, dotted, load_document, rai
 from prefdistill.errors import RecipeError
 from prefdistill.plugins import Plugin, Use, asks_teacher, build_checks, name_of, resolve
 from prefdistill.protocols import Judge, Sampler, Teacher, Trainer, learns_from
+from prefdistill.records import Policy
 from prefdistill.requests.spending import Budget
 from prefdistill.rubric import Rubric, RubricSet, load_rubric
 from prefdistill.selection import PairOptions
+from prefdistill.traces import TAGS, Tags, empty_block
 
 STAGES = ("load", "sample", "judge", "rank", "pair", "train", "evaluate", "report")
 
@@ -70,8 +72,22 @@ class StudentSection(Section):
     """Handed to the chat template wherever it is used, such as `{enable_thinking: false}`."""
     system: Path | None = None
     """A text file with the student's system prompt; a row that has its own keeps it."""
+    trace: Literal["on", "off"] | None = None
+    """Whether the student reasons before it answers, in sampling and in training. `off` begins its turn with an empty
+    trace. `on` by default where a trainer of the recipe teaches it (`use: traces`)."""
+    trace_tags: Tags | None = None
+    """What opens and closes its reasoning, `["<think>", "</think>"]` by default."""
 
     _source: str = PrivateAttr(default="")
+    _learns_trace: bool = PrivateAttr(default=False)
+    """Whether a trainer of the recipe teaches it to reason, so that the base cannot."""
+
+    @field_validator("trace_tags")
+    @classmethod
+    def _two_tags(cls, tags: Tags | None) -> Tags | None:
+        if tags is not None and (any(tag != tag.strip() or not tag for tag in tags) or tags[0] == tags[1]):
+            raise ValueError('expected two different tags without space around them, such as ["<think>", "</think>"]')
+        return tags
 
     @field_validator("model")
     @classmethod
@@ -111,6 +127,25 @@ class StudentSection(Section):
     def system_text(self) -> str | None:
         """Return the system prompt, None where there is none."""
         return None if self.system is None else self.system.read_text(encoding="utf-8").strip()
+
+    @property
+    def tags(self) -> Tags:
+        """What opens and closes reasoning."""
+        return self.trace_tags or TAGS
+
+    @property
+    def block(self) -> str:
+        """What the student's turn is begun with: an empty trace where it should not reason, else nothing."""
+        return empty_block(self.tags) if self.trace == "off" else ""
+
+    def of(self, policy: Policy | None) -> StudentSection:
+        """Return the section as it holds for a policy: a base that knows no traces yet is begun with none."""
+        untaught = self._learns_trace and policy is not None and policy.adapter is None
+        return self.with_trace("on") if untaught and self.trace == "off" else self
+
+    def with_trace(self, trace: Literal["on", "off"]) -> StudentSection:
+        """Return the section with the student's reasoning switched on or off."""
+        return self.model_copy(update={"trace": trace})
 
 
 class PromptsSection(Section):
@@ -219,7 +254,8 @@ class SampleSection(PluginSection):
     temperature: float = Field(default=1.0, gt=0.0)
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
     max_new_tokens: int = Field(default=256, ge=1)
-    """A draft that reaches it counts as cut, and fails the built-in gate `complete`."""
+    """A draft that reaches it counts as cut, and fails the built-in gate `complete`. Of a student that reasons it is the
+    limit of reasoning and answer together."""
     drafts_from: Path | None = None
     """A JSONL file of existing drafts, rows `{prompt_id | prompt, completion, model}`, judged instead of sampling."""
     teacher_drafts: int = Field(default=0, ge=0)
@@ -429,7 +465,7 @@ class Recipe(Section):
 
     operational: ClassVar[frozenset[str]] = frozenset({"name", "cache", "budget"})
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")
     """Also the run folder's name, under ./runs."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     rubric: Path | dict[str, str]
@@ -484,6 +520,12 @@ class Recipe(Section):
             said.append(
                 f"evaluate.best_of is {best_of}: every round is measured by the best of {best_of} drafts a prompt, the "
                 "base by one; part of each gain over the base is the choice, not the training"
+            )
+        on_pairs = self.loop.rounds > 0 and learns_from(self.train.trainer) == "pairs"
+        if self.student._learns_trace and self.warm_start is not None and on_pairs and self.reference == "base":
+            said.append(
+                "train.reference is base, and the base never learned to reason: what it expects of reasoning, or after an "
+                "empty trace, says little, and pairs are measured against it; `train.reference: warm_start` is the default"
             )
         return tuple(said)
 
@@ -576,6 +618,7 @@ class Recipe(Section):
                 "answers; take one of the two out"
             )
         self._warm_start_agrees()
+        self._traces_agree()
         self._hand_teacher_over()
         if self.sample.teacher_drafts and self.teacher is None:
             raise ValueError("sample.teacher_drafts needs a `teacher`; add one or set it to 0")
@@ -646,6 +689,38 @@ class Recipe(Section):
                 "`warm_start.pairs_from`, or take `use: outputs`"
             )
 
+    @property
+    def trace_trainers(self) -> tuple[Any, ...]:
+        """The trainers that teach the student to reason."""
+        sections: tuple[Any, ...] = (self.warm_start, self.train)
+        found = (section.trainer for section in sections if section is not None)
+        return tuple(each for each in found if getattr(each, "teaches_traces", False))
+
+    def _traces_agree(self) -> None:
+        """Switch the student's reasoning on where a trainer teaches it, and refuse what cannot be done about it."""
+        student, teaching = self.student, self.trace_trainers
+        if teaching:
+            student._learns_trace = True
+            if student.trace is None:
+                object.__setattr__(student, "trace", "on")
+            if student.trace == "off" and not any(each.off_share for each in teaching):
+                raise ValueError(
+                    "student.trace is off, and off_share is 0: the student never learns to answer after an empty trace; "
+                    "raise off_share, or set `student.trace: on`"
+                )
+        given = {"sample.teacher_drafts": self.sample.teacher_drafts, "sample.drafts_from": self.sample.drafts_from}
+        if student.trace == "on" and (key := next((name for name, value in given.items() if value), None)):
+            raise ValueError(
+                f"{key}: such drafts have no reasoning, and the student reasons (student.trace is on): pairs with them "
+                "would teach it to leave its reasoning out; take them out, or set `student.trace: off`"
+            )
+        if student.trace == "off" and not getattr(self.sample.sampler, "begins_turns", True):
+            raise ValueError(
+                f"student.trace is off, and sample.use `{name_of(self.sample.sampler)}` cannot begin the student's turn "
+                "with an empty trace: the server's own template opens it; set `student.trace: on`, or `sample: {use: "
+                "transformers}`"
+            )
+
     def _hand_teacher_over(self) -> None:
         """Give the recipe's teacher to each trainer that asks for it, before anything depends on the trainer's identity."""
         for key, section in (("train", self.train), ("warm_start", self.warm_start)):
@@ -702,6 +777,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     directory = path.resolve().parent
     if "criteria" in document.data and "judge" not in document.data:
         raise RecipeError(f"{path}: this is a rubric; expected a recipe: name the rubric in a recipe's `rubric` key")
+    if {"traffic", "costs", "sign_off"} & document.data.keys() and "judge" not in document.data:
+        raise RecipeError(f"{path}: this is a plan; expected a recipe: `prefdistill plan {path}` reads plans")
     try:
         recipe = Recipe.model_validate(document.data, context={"directory": directory})
     except ValidationError as problem:
@@ -754,7 +831,7 @@ def _apply_override(document: Document, override: str) -> None:
     except YAMLError as problem:
         raise RecipeError(f"command line: {key}: `{text}` is not valid YAML ({problem}); quote it") from None
     location: Location = tuple(key.strip().split("."))
-    if location in PATH_KEYS and isinstance(value, str) and Path(value).expanduser().exists():
+    if location in PATH_KEYS and isinstance(value, str) and value and Path(value).expanduser().exists():
         value = str(Path(value).expanduser().resolve())
     file, colon, name = value.partition(":") if isinstance(value, str) else ("", "", "")
     if location[-1] in ("use", "judge", "teacher") and colon and file.endswith(".py") and Path(file).exists():

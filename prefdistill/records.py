@@ -10,7 +10,7 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
 SCHEMA: Literal[1] = 1
 
@@ -60,6 +60,15 @@ class Row(Record):
     def key(self) -> str:
         """Return the deterministic id under which the row is counted, sorted and resumed."""
         raise NotImplementedError(f"{type(self).__name__} has no key")
+
+
+class TracedRow(Row):
+    """A row that may hold reasoning; where it holds none it is written as it was before there was any."""
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_there(self, handler: Any) -> dict[str, Any]:
+        data: dict[str, Any] = handler(self)
+        return {key: value for key, value in data.items() if value or not key.endswith(("trace", "block"))}
 
 
 class Message(Record):
@@ -116,7 +125,7 @@ class Policy(Record):
     """The round that made it; 0 is the base."""
 
 
-class Draft(Row):
+class Draft(TracedRow):
     """A completion with its provenance."""
 
     id: str
@@ -136,6 +145,21 @@ class Draft(Row):
     seed: int | None = None
     log_prob: float | None = None
     """Sum of the sampler's log-probabilities of the completion's tokens at temperature 1, in nats."""
+    trace: str = ""
+    """The reasoning in front of the completion, as it was written: tags, and the space before the completion, included.
+    Tokens and `log_prob` are of both together. No judge, check or report is shown it."""
+
+    @property
+    def written(self) -> str:
+        """All that was written: the trace, then the completion."""
+        return self.trace + self.completion
+
+    @property
+    def answer_tokens(self) -> int | None:
+        """The completion's own tokens; beside a trace a share of all tokens, by characters."""
+        if not self.trace or self.tokens is None:
+            return self.tokens
+        return round(self.tokens * len(self.completion) / len(self.written))
 
     @model_validator(mode="after")
     def _provenance(self) -> Self:
@@ -322,7 +346,7 @@ class Ranking(Row):
         return self.prompt_id
 
 
-class PreferencePair(Row):
+class PreferencePair(TracedRow):
     """A chosen and a rejected completion whose difference is known to be positive."""
 
     id: str
@@ -338,6 +362,14 @@ class PreferencePair(Row):
     margin: float = Field(gt=0.0)
     """The judge's score gap, in the unit of `scale`; always positive."""
     scale: Scale
+    chosen_trace: str = ""
+    """The reasoning in front of the chosen text, which no judge has seen; it is trained on together with it."""
+    rejected_trace: str = ""
+
+    @property
+    def written(self) -> tuple[str, str]:
+        """All that was written, traces first: chosen, then rejected."""
+        return self.chosen_trace + self.chosen, self.rejected_trace + self.rejected
 
     @model_validator(mode="after")
     def _differ(self) -> Self:
@@ -349,7 +381,7 @@ class PreferencePair(Row):
         return self.id
 
 
-class Answer(Row):
+class Answer(TracedRow):
     """The teacher's answer to a prompt, as a student is trained on it."""
 
     id: str
@@ -359,6 +391,21 @@ class Answer(Row):
     prompt: tuple[Message, ...]
     """The prompt's messages, with the student's system prompt."""
     completion: str
+    trace: str = ""
+    """The reasoning that the student learns to write in front of the completion, tags included."""
+    block: str = ""
+    """What the student's turn is begun with, an empty trace; it carries no loss. Where there is neither a trace nor this,
+    it is what `student.trace` says."""
+
+    @property
+    def written(self) -> str:
+        """All that the student learns to write: the trace, then the completion."""
+        return self.trace + self.completion
+
+    @property
+    def begun(self) -> str | None:
+        """What the student's turn is begun with; None where that is what `student.trace` says."""
+        return "" if self.trace else self.block or None
 
     @model_validator(mode="after")
     def _has_text(self) -> Self:

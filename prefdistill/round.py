@@ -150,6 +150,8 @@ def train_policy(
         policy_fingerprint(shop, reference),
         *([shop.trained_flip_rate(number, paired.flip_rate)] if uses_flip_rate else []),
     ]
+    if recipe.student.trace is not None and paired.pairs:  # answers say themselves what they begin with
+        made_from.append([recipe.student.tags, recipe.student.block])
     fingerprint = digest(made_from if steps is None else [*made_from, steps])
     target = folder / "5-policy"
 
@@ -200,6 +202,6 @@ def _probes(judged: Judged) -> tuple[Probe, ...]:
     whole = [draft for draft in judged.drafts.values() if draft.finish_reason == "stop" and draft.policy is not None]
     chosen = sorted(whole, key=lambda draft: (draft.index, draft.id))[:PROBES]
     return tuple(
-        Probe(prompts[each.prompt_id].messages, each.completion, each.log_prob, each.tokens, each.policy)
+        Probe(prompts[each.prompt_id].messages, each.written, each.log_prob, each.tokens, each.policy)
         for each in chosen
     )

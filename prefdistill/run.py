@@ -225,6 +225,11 @@ class RunDirectory:
         return self.path / "agreement.json", self.path / "agreement.html"
 
     @property
+    def refresh_page(self) -> Path:
+        """Old and new student side by side, where the run is a refresh of another."""
+        return self.path / "refresh.html"
+
+    @property
     def label_files(self) -> Path:
         """Names of the label files that are not in the run folder."""
         return self.path / "label-files.json"

@@ -184,7 +184,7 @@ def _base_values(base: Measured) -> dict[str, float]:
 
 
 def _length(measured: Measured) -> dict[str, float]:
-    tokens = [draft.tokens for draft in measured.drafts if draft.tokens is not None]
+    tokens = [count for draft in measured.drafts if (count := draft.answer_tokens) is not None]
     return {"policy_tokens": fmean(tokens)} if tokens else {}
 
 
@@ -263,7 +263,7 @@ def _kl_to_base(shop: Workshop, number: int, ours: Measured, trained: TrainResul
     if not (marks.done("6-kl", fingerprint) and path.exists()):
         prompts = {prompt.id: prompt for prompt in ours.judged.prompts}
         whole: list[Draft] = [draft for draft in ours.unchosen if draft.finish_reason == "stop"][:KL_PROBES]
-        texts = [(prompts[draft.prompt_id].messages, draft.completion) for draft in whole]
+        texts = [(prompts[draft.prompt_id].messages, draft.written) for draft in whole]
         kl: tuple[float, float] | None = None
         if texts:
             student, run = shop.recipe.student, shop.run.path.resolve()

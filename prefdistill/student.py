@@ -23,6 +23,7 @@ from prefdistill.template import end_token_ids as end_token_ids
 from prefdistill.template import prompt_completion_ids as prompt_completion_ids
 from prefdistill.template import render_prompt as render_prompt
 from prefdistill.template import turn_end_id
+from prefdistill.traces import check_tags
 
 if TYPE_CHECKING:
     import torch
@@ -134,6 +135,18 @@ def load_tokenizer(student: StudentSection) -> PreTrainedTokenizerBase:
         tokenizer.pad_token = tokenizer.eos_token
     turn_end_id(tokenizer, student)
     return tokenizer
+
+
+def check_trace_tags(student: StudentSection) -> str:
+    """Check that the student's tokenizer takes the tags around its reasoning; return what a user should know of them.
+
+    Raises:
+        RecipeError: it does not; with tags that it does take.
+    """
+    try:
+        return check_tags(load_tokenizer(student), student.tags, student.model)
+    except ValueError as problem:
+        raise RecipeError(str(problem)) from None
 
 
 def context_length(student: StudentSection) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from prefdistill.errors import TrainError
 from prefdistill.records import Message
+from prefdistill.traces import part
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -41,12 +42,18 @@ def _render(
     return str(text)
 
 
+def _writes_trace(text: str, student: StudentSection) -> bool:
+    """Whether a template itself writes the tags of a student that reasons."""
+    return student.trace is not None and any(tag in text for tag in student.tags)
+
+
 def turn_end_id(tokenizer: PreTrainedTokenizerBase, student: StudentSection) -> int:
     """Return the token with which the template ends an assistant's turn; the student is trained to write it.
 
     The template is tried out first: what the student is trained on after a prompt must be what it writes after that
     prompt, its answer and one end token. A template that adds something between (an empty thinking block) or opens
-    something in the prompt that a finished turn does not have would train one text and sample another.
+    something in the prompt that a finished turn does not have would train one text and sample another. For a student that
+    reasons (`student.trace`) a finished turn may show an empty trace: what it writes there is its own.
 
     Raises:
         TrainError: the template does that, or its turns end in no end token.
@@ -58,6 +65,12 @@ def turn_end_id(tokenizer: PreTrainedTokenizerBase, student: StudentSection) -> 
     remedy = (
         "set student.chat_template_kwargs (often {enable_thinking: false}), or use an instruct model without thinking"
     )
+    if _writes_trace(prompt.rpartition(messages[0].content)[2], student):
+        raise TrainError(
+            f"{where} begins the student's turn with {prompt[-40:]!r}, and student.trace is {student.trace}: reasoning is "
+            "switched there, not in the template; take enable_thinking out of student.chat_template_kwargs, or use a "
+            "model whose template leaves the turn empty"
+        )
     if not whole.startswith(prompt):
         shared = next(at for at in range(len(prompt)) if prompt[at : at + 1] != whole[at : at + 1])
         raise TrainError(
@@ -67,6 +80,8 @@ def turn_end_id(tokenizer: PreTrainedTokenizerBase, student: StudentSection) -> 
         )
     inserted, found, after = whole[len(prompt) :].partition(PROBE_ANSWER)
     # A space between is how some tokenizers mark the beginning of a word; they put it there by themselves.
+    if found and _writes_trace(inserted, student) and not part(inserted, student.tags).completion.strip():
+        inserted = ""
     if not found or inserted.strip():
         raise TrainError(
             f"{where} puts {inserted[:60]!r} between the prompt and the answer, which the student would be trained to "
@@ -96,10 +111,14 @@ def end_token_ids(tokenizer: PreTrainedTokenizerBase, model: Any, student: Stude
 
 
 def render_prompt(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], student: StudentSection
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], student: StudentSection, block: str | None = None
 ) -> list[int]:
-    """Return the prompt's tokens, up to where the student starts to write."""
-    ids: list[int] = tokenizer.encode(_render(tokenizer, messages, student), add_special_tokens=False)
+    """Return the prompt's tokens, up to where the student starts to write.
+
+    `block` is what its turn is begun with; by default an empty trace where `student.trace` is off, else nothing.
+    """
+    text = _render(tokenizer, messages, student) + (student.block if block is None else block)
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
     return ids
 
 

@@ -141,7 +141,8 @@ def run(
     from prefdistill.loop import run_recipe
 
     folder = run_folder(run or loaded.name)
-    console.print(f"{loaded.name}: {loaded.loop.mode}, {loaded.loop.rounds} rounds, in {folder}", markup=False)
+    warm = ", after a warm start" if loaded.warm_start else ""
+    console.print(f"{loaded.name}: {loaded.loop.mode}, {loaded.loop.rounds} rounds{warm}, in {folder}", markup=False)
     with TerminalDisplay(console) as display:
         outcome = run_recipe(loaded, folder, display, stage, texts=not no_text, redo_round=round)
     for line in summary(outcome.result, folder):

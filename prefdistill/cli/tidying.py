@@ -21,6 +21,7 @@ class SchemaOf(StrEnum):
 
     recipe = "recipe"
     rubric = "rubric"
+    plan = "plan"
 
 
 CacheFolder = Annotated[
@@ -122,13 +123,17 @@ def _existing_cache(folder: Path | None) -> Any:
 
 @app.command(rich_help_panel=TIDY)
 def schema(of: Annotated[SchemaOf, typer.Argument(help="What to describe.")]) -> None:
-    """Print the JSON Schema of recipes or rubrics, for completion and checks in an editor."""
+    """Print the JSON Schema of recipes, rubrics or plans, for completion and checks in an editor."""
     import json
 
     if of is SchemaOf.recipe:
         from prefdistill.recipe import recipe_schema
 
         found = recipe_schema()
+    elif of is SchemaOf.plan:
+        from prefdistill.plan.document import plan_schema
+
+        found = plan_schema()
     else:
         from prefdistill.rubric import Rubric
 

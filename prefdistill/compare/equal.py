@@ -50,12 +50,23 @@ def sizes_of(
     unit = str(noted.get("unit", ""))
     if unit and all(kind in noted for kind in kinds):
         return Sizes({kind: float(noted[kind]) for kind in kinds}, count), unit
-    recipes = {kind: load_recipe(path, [*overrides, *KINDS[kind].overrides(recipe)]) for kind in ("online", *kinds)}
-    work = {kind: work_a_prompt(each, prompts) for kind, each in recipes.items()}
+    alone = {kind: [*overrides, *KINDS[kind].overrides(recipe), *_own_keys(kind, arms)] for kind in ("online", *kinds)}
+    work = {kind: work_a_prompt(load_recipe(path, keys), prompts) for kind, keys in alone.items()}
     unit = unit or next(each for each in UNITS if all(of.get(each) for of in work.values()))
     _all_work(work, unit)
     rates = {kind: work["online"][unit] / work[kind][unit] for kind in kinds}
     return Sizes({**rates, **{kind: float(noted[kind]) for kind in kinds if kind in noted}}, count), unit
+
+
+def _own_keys(kind: str, arms: Sequence[Arm]) -> list[str]:
+    """Return the keys with which an arm on answers, or the warm start of a chain, can be a recipe by itself."""
+    for arm in arms:
+        if arm.kind == kind and arm.on_answers:
+            return list(arm.overrides)
+        if arm.warm_start == kind:
+            head = "warm_start."
+            return [f"train.{each.removeprefix(head)}" for each in arm.overrides if each.startswith(head)]
+    return []
 
 
 def work_a_prompt(recipe: Recipe, prompts: Loaded) -> dict[str, float]:

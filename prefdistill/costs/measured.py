@@ -49,6 +49,8 @@ class Measured:
     """Mean tokens of the student's training drafts."""
     teacher_tokens: float | None = None
     """Mean tokens of the teacher's drafts."""
+    reasoned_tokens: float | None = None
+    """The same of those with reasoning in front of the answer, which counts too."""
 
     @property
     def calls(self) -> int:
@@ -81,12 +83,14 @@ def measure_folder(folder: Path) -> Measured:
         _add(sums, judge, row)
     asked = [_replies(row) for row in _rows(folder, "2-verdicts.jsonl")]
     drafts = list(_rows(folder, "1-drafts.jsonl"))
+    plain = [row for row in drafts if not row.get("trace")]
     return Measured(
         source=folder,
         tokens={key: Tokens(int(n), prompt / n, completion / n) for key, (n, prompt, completion) in sums.items() if n},
         calls_a_prompt=sum(asked) / len(asked) if asked and sum(asked) else None,
         draft_tokens=_mean_tokens(drafts, "student"),
-        teacher_tokens=_mean_tokens([*drafts, *_rows(folder, "teacher-*-drafts.jsonl")], "teacher"),
+        teacher_tokens=_mean_tokens([*plain, *_rows(folder, "teacher-*-drafts.jsonl")], "teacher"),
+        reasoned_tokens=_mean_tokens([row for row in drafts if row.get("trace")], "teacher"),
     )
 
 

@@ -21,12 +21,15 @@ from prefdistill.recipe import Recipe
 from prefdistill.records import Draft, Message, Prompt, digest
 from prefdistill.requests.prices import Price, price_of
 from prefdistill.stages.load import Loaded, load_drafts
+from prefdistill.traces import Reasoning
 
 CHARACTERS_A_TOKEN = 4
 SAMPLED_PROMPTS = 64
 """Prompts whose requests are rendered; the rest are taken to be like them."""
 REASON_TOKENS = {"none": 0, "brief": 25, "full": 150}
 """Expected tokens of one reason."""
+TOKENS_A_WORD = 1.5
+"""Of reasoning that is asked for in words."""
 SECONDS_A_REPLY = 0.7
 """Until its first token."""
 TOKENS_A_SECOND = 60.0
@@ -128,12 +131,17 @@ class Asker:
             return []
         longest = float(self.recipe.sample.max_new_tokens)
         expected = self.measured.teacher_tokens if step.source == "teacher" else self.measured.draft_tokens
+        if step.reasoning is not None:
+            expected = self.measured.reasoned_tokens or (expected or longest) + _thinking(step.reasoning)
+            longest += step.reasoning.room
         system = getattr(step.writer, "system_text", lambda: None)() if step.source == "teacher" else None
         sampled = self._sample(step)
         characters = [
             sum(len(each.content) for each in _as_written(prompt.messages, system, step.source)) for prompt in sampled
         ]
         tokens = sum(characters) / CHARACTERS_A_TOKEN / max(1, len(sampled))
+        if step.reasoning is not None:
+            tokens += len(step.reasoning.instruction) / CHARACTERS_A_TOKEN
         n = step.drafts
         return [_Mean(step.writer, n, n * tokens, n * min(longest, expected or longest), n * longest, 0.0)]
 
@@ -232,6 +240,11 @@ def reply_tokens(request: TeacherRequest, reason: str) -> float:
     shape, reasons = _longest(request.schema)
     text = len(json.dumps(shape, ensure_ascii=False))
     return min(request.max_tokens, math.ceil(text / CHARACTERS_A_TOKEN) + reasons * REASON_TOKENS.get(reason, 0))
+
+
+def _thinking(reasoning: Reasoning) -> float:
+    """Return the expected tokens of a teacher's reasoning and its summary, as long as they are asked to be at most."""
+    return TOKENS_A_WORD * (reasoning.words + (reasoning.summary_words or 0))
 
 
 def _longest(schema: Mapping[str, Any]) -> tuple[Any, int]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from prefdistill.answers import judges_gates
+from prefdistill.answers import judges_gates, reasoning_of
 from prefdistill.assembly import limited_prompts, load_tasks, train_prompts, without_forgotten
 from prefdistill.costs.measured import Role
 from prefdistill.protocols import learns_from
@@ -20,6 +20,7 @@ from prefdistill.records import Forgotten, Prompt, Split
 from prefdistill.rubric import RubricSet
 from prefdistill.run import RunDirectory, read_json
 from prefdistill.stages.load import Loaded
+from prefdistill.traces import Reasoning
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class Step:
     round: int = 0
     rubrics: RubricSet | None = None
     """The rubric of another task; None for the recipe's own."""
+    reasoning: Reasoning | None = None
+    """How the teacher that writes is asked to reason first; None where it just answers."""
 
 
 def steps_of(recipe: Recipe, prompts: Loaded, run: RunDirectory) -> Iterator[Step]:
@@ -115,9 +118,11 @@ def _train(recipe: Recipe, run: RunDirectory, number: int, prompts: tuple[Prompt
 def _answers(recipe: Recipe, run: RunDirectory, number: int, prompts: tuple[Prompt, ...]) -> Iterator[Step]:
     """Yield the writing of the teacher's answers, and their judging where gates must be asked."""
     folder, each = run.round(number), recipe.answers_of(number)
+    reasoning = reasoning_of(recipe.section_of(number).trainer, recipe)
+    what = "teacher's answers" if reasoning is None else "teacher's reasoning and answers"
     yield Step(
-        "sample", "teacher's answers", folder / "1-drafts.jsonl", prompts, "train", each,
-        writer=recipe.teacher, source="teacher", round=number,
+        "sample", what, folder / "1-drafts.jsonl", prompts, "train", each,
+        writer=recipe.teacher, source="teacher", round=number, reasoning=reasoning,
     )  # fmt: skip
     if judges_gates(recipe.rubrics, recipe.judge):
         yield Step(

@@ -31,14 +31,17 @@ def own_drafts(drafts: Sequence[Draft]) -> list[Draft]:
 
 def tokens_a_word(drafts: Sequence[Draft]) -> float:
     """Return how many student tokens a word takes, 1 where no draft has its tokens counted."""
-    counted = [(draft.tokens, len(draft.completion.split())) for draft in drafts if draft.tokens is not None]
+    counted = [
+        (draft.answer_tokens or 0, len(draft.completion.split())) for draft in drafts if draft.tokens is not None
+    ]
     total = sum(count for _, count in counted)
     return sum(tokens for tokens, _ in counted) / total if total else 1.0
 
 
 def length_of(draft: Draft, rate: float) -> float:
-    """Return a draft's student tokens; where they were not counted, its words times `rate`."""
-    return float(draft.tokens) if draft.tokens is not None else len(draft.completion.split()) * rate
+    """Return the student tokens of a draft's answer; where they were not counted, its words times `rate`."""
+    tokens = draft.answer_tokens
+    return float(tokens) if tokens is not None else len(draft.completion.split()) * rate
 
 
 def measure_texts(drafts: Sequence[Draft], prefix: str = "") -> dict[str, float]:
@@ -109,6 +112,12 @@ def measure_validation_drafts(
         if spread is not None:
             values[f"{prefix}tokens_se"] = spread.standard_error
         values |= measure_texts(drafts, prefix)
+    traced = [draft.tokens - (draft.answer_tokens or 0) for draft in policy if draft.tokens is not None]
+    if any(draft.trace for draft in policy):
+        values |= {
+            "policy_trace_tokens": fmean(traced) if traced else 0.0,
+            "policy_traced_share": fmean(bool(draft.trace) for draft in policy),
+        }
     return values
 
 

@@ -171,6 +171,10 @@ MEND = {
 
 UNANSWERED = {
     "not_written": "the teacher failed on the others, or refused them; see the warnings",
+    "unreadable": "where the teacher's reasoning ends and its answer begins cannot be told in the others; read "
+    "4-drops.jsonl, raise `max_trace_tokens`, or take a teacher that keeps to the tags",
+    "too_long": "with their reasoning the others are longer than the student may write; raise `sample.max_new_tokens`, or "
+    "ask for less (`trace_words`, `trace: summary`)",
     "incomplete": "the teacher's answers are cut at the token limit; raise `sample.max_new_tokens`",
     "failed_gates": "the teacher's answers fail the rubric's gates; loosen them, or tell the teacher of them "
     "(`teacher.system`)",

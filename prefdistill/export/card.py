@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,6 +21,7 @@ from prefdistill.plugins import name_of
 from prefdistill.protocols import learns_from
 from prefdistill.records import PreferencePair
 from prefdistill.rubric import Criterion, Gate, Rubric
+from prefdistill.traces import empty_block
 
 UNKNOWN = "unknown: look it up"
 LONGEST_OPTION = 160
@@ -146,6 +148,9 @@ def render_card(export: Export) -> str:
             on_answers=learns_from(source.recipe.section_of(source.policy.round).trainer) == "answers",
             warm_start=None if warm is None else plain_name(warm.trainer),
             learned_from=source.learned_from,
+            reasons=source.recipe.student.trace is not None,
+            student=source.recipe.student,
+            empty=json.dumps(empty_block(source.recipe.student.tags)) if _answers_at_once(source) else None,
             problems=_problems(source),
             untested=_untested(export),
             forgotten=sum(1 for _ in source.run.forgotten.open(encoding="utf-8"))
@@ -292,6 +297,12 @@ def _interval(value: float | None, interval: Any) -> str | None:
     if value is None:
         return None
     return f"{value:.3f}" if not interval else f"{value:.3f} ({interval[0]:.3f} to {interval[1]:.3f})"
+
+
+def _answers_at_once(source: Source) -> bool:
+    """Whether the model has learned to answer without reasoning; a base that reasons by itself counts as able to."""
+    teaching = source.recipe.trace_trainers
+    return not teaching or any(each.off_share for each in teaching)
 
 
 def _criteria(source: Source) -> list[tuple[str, str, str]]:

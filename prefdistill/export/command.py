@@ -161,6 +161,7 @@ def _loadable(source: Source, format: Format, base: BaseModel, dtype: str) -> Lo
         rank=max([int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values())]),
         chat_template_kwargs=dict(student.chat_template_kwargs),
         max_new_tokens=source.recipe.sample.max_new_tokens,
+        block=student.block,
     )
 
 

@@ -48,8 +48,8 @@ def to_row(pair: PreferencePair) -> dict[str, Any]:
     """Return a pair as a row for TRL's DPOTrainer, conversational."""
     return {
         "prompt": [message.model_dump(mode="json") for message in pair.prompt],
-        "chosen": [{"role": "assistant", "content": pair.chosen}],
-        "rejected": [{"role": "assistant", "content": pair.rejected}],
+        "chosen": [{"role": "assistant", "content": pair.written[0]}],
+        "rejected": [{"role": "assistant", "content": pair.written[1]}],
         "id": pair.id,
         "prompt_id": pair.prompt_id,
         "round": pair.round,

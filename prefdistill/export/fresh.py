@@ -61,7 +61,8 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
         tokenizer.encode(
             tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=True, **job["chat_template_kwargs"]
-            ),
+            )
+            + job.get("block", ""),
             add_special_tokens=False,
         )
         for messages in job["conversations"]

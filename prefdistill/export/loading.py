@@ -42,6 +42,8 @@ class Loadable:
     rank: int
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
     max_new_tokens: int = 256
+    block: str = ""
+    """What the model's turn is begun with where its reasoning is switched off."""
 
 
 def loading_code(what: Loadable, folder: str) -> str:
@@ -85,6 +87,15 @@ def loading_code(what: Loadable, folder: str) -> str:
 def writing_code(what: Loadable) -> str:
     """Return the code that writes one answer with `tokenizer` and `model`."""
     extra = "".join(f", {name}={value!r}" for name, value in what.chat_template_kwargs.items())
+    if what.block:
+        return (
+            'messages = [{"role": "user", "content": "Write here what you would ask it."}]\n'
+            f"text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False{extra})\n"
+            f"text += {json.dumps(what.block)}  # an empty trace: it answers without reasoning\n"
+            'inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt").to(model.device)\n'
+            f"written = model.generate(**inputs, max_new_tokens={what.max_new_tokens})\n"
+            'print(tokenizer.decode(written[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))\n'
+        )
     return (
         'messages = [{"role": "user", "content": "Write here what you would ask it."}]\n'
         "inputs = tokenizer.apply_chat_template(\n"

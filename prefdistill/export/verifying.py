@@ -26,9 +26,11 @@ from prefdistill.export.loading import Format
 from prefdistill.export.source import Source
 from prefdistill.metrics.scores import draft_scores
 from prefdistill.plugins import name_of
+from prefdistill.recipe import StudentSection
 from prefdistill.records import Draft, Prompt
 from prefdistill.stages.judge import judge_prompts
 from prefdistill.student import device_of, end_token_ids, free, load_policy, load_tokenizer, prompt_completion_ids
+from prefdistill.traces import Parted, part
 
 LIMITS: dict[tuple[Format, Base | None], float] = {
     ("adapter", None): 0.01,
@@ -127,7 +129,7 @@ def probe(source: Source, count: int) -> Probes:
     rendered = []
     for draft in drafts:
         prompt, completion = prompt_completion_ids(
-            tokenizer, source.prompts[draft.prompt_id].messages, draft.completion, student
+            tokenizer, source.prompts[draft.prompt_id].messages, draft.written, student
         )
         cut = draft.finish_reason == "length" and len(completion) > 1
         rendered.append((prompt, completion[:-1] if cut else completion))
@@ -192,6 +194,7 @@ def reload(source: Source, folder: Path, code: str, probes: Probes) -> dict[str,
             "conversations": probes.conversations,
             "completions": probes.completions,
             "chat_template_kwargs": source.recipe.student.chat_template_kwargs,
+            "block": source.recipe.student.block,
             "max_new_tokens": source.recipe.sample.max_new_tokens,
             "pad_id": int(tokenizer.pad_token_id or 0),
         },
@@ -237,7 +240,11 @@ def compare(source: Source, probes: Probes, after: dict[str, Any], max_loss: flo
     same = sum(a == b for a, b in zip(probes.greedy, after["greedy"], strict=True))
     scores, reason = None, why_not_judged(source, ask_paid)
     if not reason:
-        texts = [[_text(tokenizer, ids, probes.end_ids) for ids in each] for each in (probes.greedy, after["greedy"])]
+        student = source.recipe.student
+        texts = [
+            [_text(tokenizer, ids, probes.end_ids, student) for ids in each]
+            for each in (probes.greedy, after["greedy"])
+        ]
         scores, reason = judge_greedy(source, probes.drafts, texts[0], texts[1])
     return Check(
         drafts=len(probes.drafts),
@@ -252,11 +259,12 @@ def compare(source: Source, probes: Probes, after: dict[str, Any], max_loss: flo
     )
 
 
-def _text(tokenizer: Any, ids: Sequence[int], ends: frozenset[int]) -> tuple[str, bool]:
-    """Return a completion's text, and whether it ended by itself."""
+def _text(tokenizer: Any, ids: Sequence[int], ends: frozenset[int], student: StudentSection) -> tuple[str, bool]:
+    """Return a completion's text, without reasoning in front of it, and whether it ended by itself."""
     ended = bool(ids) and ids[-1] in ends
     text = tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return str(text), ended
+    parted = Parted("", str(text)) if student.trace is None else part(str(text), student.tags)
+    return parted.completion, ended and parted.closed
 
 
 def why_not_judged(source: Source, ask_paid: bool) -> str:

@@ -41,6 +41,7 @@ def forget(plan: Plan) -> list[str]:
         )
         if run.report.exists() and not render_again(run, note):
             run.report.unlink()
+        run.refresh_page.unlink(missing_ok=True)
         prompts = run.all_prompts
         for path in sorted(jsonl_files(run), key=lambda path: path in prompts):  # these last: they say what to look for
             _rewrite_rows(plan, path)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from prefdistill.answers import reasoning_of
 from prefdistill.batches.notes import BatchNotes
 from prefdistill.errors import PrefdistillError, RunError
 from prefdistill.forgetting.plans import Plan, cache_of
@@ -186,18 +188,22 @@ def _present(plan: Plan, keys: set[str]) -> set[str]:
 
 
 def _ask_teacher(plan: Plan, teacher: Any, recipe: Recipe) -> None:
-    """Look up the teacher's own drafts of the prompt."""
-    for temperature in {recipe.sample.temperature, recipe.evaluate.temperature}:
+    """Look up the teacher's own drafts of the prompt, those with reasoning too."""
+    trainers = [section.trainer for section in (recipe.warm_start, recipe.train) if section is not None]
+    ways = dict.fromkeys([None, *(reasoning_of(trainer, recipe) for trainer in trainers)])
+    answers = recipe.warm_start.answers if recipe.warm_start is not None else 1
+    for temperature, way in itertools.product({recipe.sample.temperature, recipe.evaluate.temperature}, ways):
         for _ in teacher_drafts(
             teacher,
             [plan.prompt],
             {},
             system=getattr(teacher, "system_text", lambda: None)(),
-            drafts=max(1, recipe.sample.teacher_drafts),
+            drafts=max(answers, recipe.sample.teacher_drafts),
             max_tokens=recipe.sample.max_new_tokens,
             temperature=temperature,
             round=1,
             purpose=plan.prompt.split,
+            reasoning=way,
         ):
             continue
 
@@ -267,7 +273,8 @@ def _find_batches(plan: Plan, asked: set[str]) -> None:
 
 def _keys_by_text(plan: Plan) -> set[str]:
     assert plan.cache is not None
-    texts = {draft.completion.strip() for drafts in _files_of_drafts(plan) for draft in drafts} - {""}
+    stored = [draft for drafts in _files_of_drafts(plan) for draft in drafts]
+    texts = {text.strip() for draft in stored for text in (draft.completion, draft.written)} - {""}
     texts -= _texts_of_others(plan) if texts else set()
     found = set()
     database = sqlite3.connect(f"file:{plan.cache}?mode=ro", uri=True, timeout=60)

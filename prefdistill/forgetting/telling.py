@@ -23,6 +23,10 @@ def describe(plan: Plan) -> list[str]:
     if plan.run.report.exists():
         again = "rendered again without it" if plan.run.report_data.exists() else "removed; the next run renders it"
         lines.append(f"  report.html: {again}")
+    if plan.run.refresh_page.exists():
+        lines.append(
+            "  refresh.html: removed; the same `prefdistill refresh` command writes it again without the prompt"
+        )
     lines += [
         f"  {plan.within(path)}: an unfinished training; it begins again without the prompt" for path in plan.restarted
     ]

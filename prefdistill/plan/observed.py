@@ -212,7 +212,7 @@ class Observed:
         drafts = [draft for draft in self.drafts if draft.policy is not None and draft.tokens and draft.completion]
         if not drafts:
             return CHARACTERS_A_TOKEN, f"characters / {CHARACTERS_A_TOKEN:g}"
-        ratio = sum(len(draft.completion) for draft in drafts) / sum(draft.tokens or 0 for draft in drafts)
+        ratio = sum(len(draft.written) for draft in drafts) / sum(draft.tokens or 0 for draft in drafts)
         return ratio, f"counted in the student's tokens: characters / {ratio:.1f}, as in its drafts"
 
     def _files(self, pattern: str) -> Iterable[Path]:

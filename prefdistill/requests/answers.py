@@ -40,7 +40,17 @@ def read_answer(data: Any) -> Answer:
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
         tokens=_tokens(choice.get("logprobs")),
+        reasoning=_reasoning(message),
     )
+
+
+def _reasoning(message: Mapping[str, Any]) -> str | None:
+    """Return what servers give as reasoning beside the text, under either of its names."""
+    for name in ("reasoning_content", "reasoning"):
+        found = message.get(name)
+        if isinstance(found, str) and found.strip():
+            return _encodable(found)
+    return None
 
 
 def _usage(found: Any) -> tuple[int, int]:

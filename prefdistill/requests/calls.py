@@ -59,6 +59,8 @@ class Answer:
     completion_tokens: int = 0
     tokens: tuple[Token, ...] | None = None
     """The reply token by token; None where the server gave no log-probabilities."""
+    reasoning: str | None = None
+    """What the server gave as the model's reasoning, beside the text."""
 
     def to_row(self) -> dict[str, Any]:
         """Return the answer as JSON can hold it; tokens as `[text, log_prob, alternatives]`."""

@@ -6,7 +6,7 @@ is written. Only transformers' public calls are used: `model(..., past_key_value
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -168,7 +168,12 @@ class _Choice:
 
 @torch.inference_mode()
 def decode(
-    model: Any, prompts: Sequence[list[int]], rows: Sequence[Row], end_ids: set[int], pad_id: int
+    model: Any,
+    prompts: Sequence[list[int]],
+    rows: Sequence[Row],
+    end_ids: set[int],
+    pad_id: int,
+    hear: Callable[[list[int], list[int]], None] | None = None,
 ) -> Iterator[list[Written]]:
     """Write all rows of one batch; yield those that finished whenever some leave the batch.
 
@@ -178,6 +183,7 @@ def decode(
         rows: the completions, each naming its prompt.
         end_ids: every token that ends a completion.
         pad_id: any token; padding is masked.
+        hear: called after each step with the rows that were still being written and their new tokens.
     """
     device = model.device
     longest, limit = max(map(len, prompts)), max(row.max_new_tokens for row in rows)
@@ -217,6 +223,8 @@ def decode(
     for step in range(limit):
         tokens, drawn = choice.tokens(logits, gumbel(keys[:, step], vocabulary))
         going = ~done
+        if hear is not None:
+            hear(place[going].tolist(), tokens[going].tolist())
         written[place, step] = tokens
         log_prob[place] += drawn.double() * going
         length[place] += going.long()

@@ -25,6 +25,7 @@ from prefdistill.records import Failure, Policy
 from prefdistill.requests.chat import ChatModel, TokensParameter, api_key, without_secrets
 from prefdistill.requests.layer import Call, Endpoint, Outcome
 from prefdistill.student import adapter_path
+from prefdistill.traces import Parted, Tags, part, render_trace
 
 
 class AdapterRoot(BaseModel):
@@ -84,6 +85,9 @@ class OpenAISampler(Plugin):
     """Most prompt and completion tokens in any minute, likewise."""
     usd_per_million: dict[Literal["input", "output"], Annotated[float, Field(ge=0.0)]] | None = None
     """US dollars per million tokens, `{input: …, output: …}`; by default as the price table says, else free."""
+
+    begins_turns: ClassVar[bool] = False
+    """The server's template begins the student's turn: `student.trace: off` cannot be kept to."""
 
     _context: RunContext | None = PrivateAttr(default=None)
     _endpoint: Endpoint | None = PrivateAttr(default=None)
@@ -150,9 +154,11 @@ class OpenAISampler(Plugin):
         if context is None or endpoint is None:
             raise SampleError("sampler openai: asked before it was opened; call open(context) first")
         calls = self.calls(policy, requests, publish=True)
+        student = context.student
+        tags = student.tags if student is not None and student.trace is not None else None
         began, tokens = time.perf_counter(), 0
         for done, outcome in enumerate(endpoint.outcomes(calls), start=1):
-            answer = to_completion(outcome)
+            answer = to_completion(outcome, tags)
             tokens += answer.tokens if isinstance(answer, Completion) else 0
             seconds = time.perf_counter() - began
             note = f"{done / seconds:,.0f} drafts/s {tokens / seconds:,.0f} tokens/s"
@@ -253,8 +259,13 @@ class OpenAISampler(Plugin):
         return response.status_code, response.text
 
 
-def to_completion(outcome: Outcome) -> Completion | Failure:
-    """Return a draft's text, or the failure that says why there is none."""
+def to_completion(outcome: Outcome, tags: Tags | None = None) -> Completion | Failure:
+    """Return a draft's text, or the failure that says why there is none.
+
+    Args:
+        outcome: how the call ended.
+        tags: those around a student's reasoning, which a server may also give beside the text; None where it has none.
+    """
     key, answer = outcome.call.key, outcome.answer
     if answer is None:
         assert outcome.failure is not None
@@ -262,9 +273,14 @@ def to_completion(outcome: Outcome) -> Completion | Failure:
     if answer.refusal:
         text = "the server refused the prompt"
         return Failure(stage="sample", key=key, kind="refusal", message=text, reply=answer.refusal, usage=outcome.usage)
+    parted = Parted("", answer.text) if tags is None else part(answer.text, tags)
+    if tags is not None and answer.reasoning and not parted.trace:
+        closed = bool(answer.text.strip())  # a server that takes the tags out says no answer where they were not closed
+        parted = Parted(render_trace(answer.reasoning, tags), answer.text.lstrip(), closed)
     return Completion(
         key=key,
-        completion=answer.text,
-        finish_reason="length" if answer.finish_reason == "length" else "stop",
+        completion=parted.completion,
+        finish_reason="length" if answer.finish_reason == "length" or not parted.closed else "stop",
         tokens=answer.completion_tokens,
+        trace=parted.trace,
     )

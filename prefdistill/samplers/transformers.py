@@ -29,6 +29,7 @@ from prefdistill.student import (
     load_tokenizer,
     render_prompt,
 )
+from prefdistill.traces import Parted, part
 
 if TYPE_CHECKING:
     import torch
@@ -89,8 +90,8 @@ class TransformersSampler(Plugin):
         """
         if not requests:
             return
-        student, started = self._run.student, time.perf_counter()
-        assert student is not None
+        assert self._run.student is not None
+        student, started = self._run.student.of(policy), time.perf_counter()
         tokenizer = load_tokenizer(student)
         rendered: dict[Any, list[int]] = {}
         for request in requests:
@@ -116,13 +117,15 @@ class TransformersSampler(Plugin):
                         ids[:-1] if ended else ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
                     )
                     done, tokens = done + 1, tokens + len(ids)
+                    parted = Parted("", text) if student.trace is None else part(text, student.tags)
                     yield Completion(
                         key=request.key,
-                        completion=text,
-                        finish_reason="stop" if ended else "length",
+                        completion=parted.completion,
+                        finish_reason="stop" if ended and parted.closed else "length",
                         tokens=len(ids),
                         log_prob=log_prob,
                         token_ids=tuple(ids),
+                        trace=parted.trace,
                     )
                 seconds = time.perf_counter() - started
                 note = f"{done / seconds:,.0f} drafts/s {tokens / seconds:,.0f} tokens/s"

@@ -17,7 +17,7 @@ from prefdistill.rubric import Rubric
 from prefdistill.sandbox.gold import gold
 from prefdistill.sandbox.held_out import CriterionName, held_out_score, noise
 from prefdistill.sandbox.world import FACTS, parse_note
-from prefdistill.sandbox.writer import write_oracle
+from prefdistill.sandbox.writer import write_oracle, write_reasoning
 
 
 def facts_of(prompt: Prompt) -> Mapping[str, object] | None:
@@ -48,13 +48,14 @@ def to_failures(prompt: Prompt, drafts: Sequence[Draft], judge: str) -> Verdict:
 
 
 class SandboxTeacher(Plugin):
-    """Writes the e-mail of a sandbox note in house style; deterministic, free, and no judge."""
+    """Writes the e-mail of a sandbox note in house style, after reasoning where it is asked to; free, and no judge."""
 
     def replies(self, requests: Sequence[TeacherRequest]) -> Iterator[Reply | Failure]:
         """Yield one reply per request, or a failure where there is no note to write from."""
         for request in requests:
             note = next((message.content for message in reversed(request.messages) if message.role == "user"), "")
             facts = parse_note(note)
+            asked = next((message.content for message in request.messages if message.role == "system"), "")
             if request.schema is not None:
                 problem = "asked for structured output, but it only writes e-mails; judge with `use: checks`"
                 yield Failure(stage="teacher", key=request.key, kind="refusal", message=f"sandbox teacher: {problem}")
@@ -62,7 +63,8 @@ class SandboxTeacher(Plugin):
                 problem = "found no sandbox note in the last user message"
                 yield Failure(stage="teacher", key=request.key, kind="parse", message=f"sandbox teacher: {problem}")
             else:
-                yield Reply(key=request.key, text=write_oracle(facts), finish_reason="stop", usage=Usage())
+                text = write_reasoning(facts, asked) + write_oracle(facts)
+                yield Reply(key=request.key, text=text, finish_reason="stop", usage=Usage())
 
 
 class SandboxGold(Plugin):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import re
 from collections.abc import Mapping
 
 from prefdistill.sandbox.world import DAYS, FACTS, NAMES, TIMES
@@ -118,13 +119,41 @@ def write_oracle(facts: Mapping[str, str]) -> str:
     return write_email(facts, Style(), random.Random("oracle-" + "-".join(facts[name] for name in FACTS)))
 
 
+REASONED = re.compile(r"Begin your reply with (\S+), .* end it with (\S+)\.")
+SUMMED = re.compile(r"write between (\S+) and (\S+) what of your reasoning")
+
+
+def write_reasoning(facts: Mapping[str, str], asked: str) -> str:
+    """Write what the oracle thinks before an e-mail, as a system prompt asks for it; nothing where none is asked for.
+
+    It is true to the e-mail that follows: which facts it gives, what it asks for, and in which style.
+    """
+    tags, summary = REASONED.search(asked), SUMMED.search(asked)
+    if tags is None:
+        return ""
+    said = (
+        "To {recipient}, from {sender}. They should {ask} the {topic}, by {day} at {time}. The reason: {reason}.\n"
+        "Greet by name, ask first, then the reason, thanks, sign off."
+    ).format(**facts)
+    text = f"{tags[1]}\n{said}\n{tags[2]}\n\n"
+    if summary is None:
+        return text
+    brief = "To {recipient}: {ask} the {topic}, {day} {time}; {reason}. From {sender}.".format(**facts)
+    return f"{text}{summary[1]}\n{brief}\n{summary[2]}\n\n"
+
+
 CARE = ((0.18, 0.93), (0.46, 0.42), (0.36, 0.15))
 """Kinds of authors in the mixture: (share of authors, chance that each habit of theirs is good)."""
 
 
-def draw_style(rng: random.Random) -> Style:
-    """Draw a style of the mediocre mixture: an author's care first, then every habit independently."""
-    care = rng.choices([good for _, good in CARE], [share for share, _ in CARE])[0]
+HOUSE_CARE = 0.92
+"""Chance that each habit of a house author is good: about every second e-mail has one flaw or two."""
+
+
+def draw_style(rng: random.Random, care: float | None = None) -> Style:
+    """Draw a style: every habit independently, by the author's care; None draws an author of the mediocre mixture."""
+    if care is None:
+        care = rng.choices([good for _, good in CARE], [share for share, _ in CARE])[0]
 
     def pick(good: str, bad: dict[str, float]) -> str:
         return good if rng.random() < care else rng.choices(list(bad), list(bad.values()))[0]
@@ -147,3 +176,8 @@ def draw_style(rng: random.Random) -> Style:
 def write_mixture(facts: Mapping[str, str], rng: random.Random) -> str:
     """Write the e-mail as a random author of the mediocre mixture would."""
     return write_email(facts, draw_style(rng), rng)
+
+
+def write_house(facts: Mapping[str, str], rng: random.Random) -> str:
+    """Write the e-mail as a random author of the house would: house style in many wordings, now and then with a slip."""
+    return write_email(facts, draw_style(rng, HOUSE_CARE), rng)

@@ -110,6 +110,8 @@ def judge_group(judge: Judge, prompt: Prompt, drafts: Sequence[Draft], rubric: R
         PrefdistillError: one that is no `JudgeError`.
     """
     name = name_of(judge)
+    # What was thought before an answer is no part of it: no judge is shown it, whatever plug-in it is.
+    drafts = [draft.model_copy(update={"trace": ""}) if draft.trace else draft for draft in drafts]
     try:
         result = (ask or judge.judge)(prompt, drafts, rubric)
     except JudgeError as problem:

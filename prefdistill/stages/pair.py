@@ -7,7 +7,7 @@ limit is neither chosen nor rejected; one that fails a gate is never chosen; a m
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import fmean, pstdev
 from typing import Literal, get_args
 
@@ -102,6 +102,7 @@ def pair_prompt(
     verdict = verdict or Verdict(prompt_id=prompt.id)
     pairs: list[PreferencePair] = []
     drop: Drop | None = None
+    traces = {draft.id: draft.trace for draft in drafts}
     for chosen, rejected in _candidates(prompt, drafts, ranking, options):
         margin, refused, detail = _margin(chosen, rejected, verdict, options)
         flag = chosen.flag or rejected.flag
@@ -110,7 +111,7 @@ def pair_prompt(
         if refused is None:
             refused, detail = _filtered(chosen, rejected, options)
         if refused is None:
-            pairs.append(_to_pair(prompt, round, chosen, rejected, margin))
+            pairs.append(_to_pair(prompt, round, chosen, rejected, margin, traces))
         elif drop is None:
             drop = Drop(prompt_id=prompt.id, round=round, reason=refused, detail=detail)
     if pairs:
@@ -137,6 +138,8 @@ def with_drawn_labels(pair: PreferencePair, seed: int) -> PreferencePair:
             "rejected_id": pair.chosen_id,
             "chosen_score": pair.rejected_score,
             "rejected_score": pair.chosen_score,
+            "chosen_trace": pair.rejected_trace,
+            "rejected_trace": pair.chosen_trace,
         }
     )
 
@@ -248,7 +251,9 @@ def _filtered(chosen: Contender, rejected: Contender, options: PairOptions) -> t
     return None, ""
 
 
-def _to_pair(prompt: Prompt, round: int, chosen: Contender, rejected: Contender, margin: float) -> PreferencePair:
+def _to_pair(
+    prompt: Prompt, round: int, chosen: Contender, rejected: Contender, margin: float, traces: Mapping[str, str]
+) -> PreferencePair:
     """Return the record."""
     return PreferencePair(
         id=_pair_id(prompt.id, round, chosen.text, rejected.text),
@@ -263,4 +268,6 @@ def _to_pair(prompt: Prompt, round: int, chosen: Contender, rejected: Contender,
         rejected_score=_counted(rejected),
         margin=margin,
         scale=chosen.scale,
+        chosen_trace=traces[chosen.draft_id],
+        rejected_trace=traces[rejected.draft_id],
     )

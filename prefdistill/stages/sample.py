@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from prefdistill.protocols import Completion, Sampler, SampleRequest, Teacher, TeacherRequest
 from prefdistill.records import Draft, Failure, Message, Policy, Prompt, Split, seed_of
+from prefdistill.traces import Reasoning
 
 
 def draft_ids(prompt: Prompt, source: str, round: int, purpose: Split, drafts: int) -> list[str]:
@@ -77,6 +78,7 @@ def _draft(
             "tokens": answer.tokens,
             "seed": request.seed,
             "log_prob": answer.log_prob,
+            "trace": answer.trace,
         }
     )
 
@@ -92,21 +94,36 @@ def teacher_drafts(
     drafts: int,
     max_tokens: int,
     temperature: float | None,
+    reasoning: Reasoning | None = None,
 ) -> Iterator[Draft | Failure]:
-    """Yield the teacher's own drafts that are wanted and not `present`; its system prompt replaces the student's."""
+    """Yield the teacher's own drafts that are wanted and not `present`; its system prompt replaces the student's.
+
+    With `reasoning` it is asked to reason first; what it wrote before its answer is the draft's trace, and a reply in
+    which the two cannot be told apart is a failure.
+    """
     wanted: dict[str, tuple[Prompt, int, TeacherRequest]] = {}
+    most = max_tokens + (0 if reasoning is None else reasoning.room)
     for prompt in prompts:
         messages = tuple(message for message in prompt.messages if message.role != "system" or system is None)
         if system is not None:
             messages = (Message(role="system", content=system), *messages)
+        if reasoning is not None:
+            messages = reasoning.ask(messages)
         for index, key in enumerate(draft_ids(prompt, "teacher", round, purpose, drafts)):
             if key not in present:
-                request = TeacherRequest(key, messages, max_tokens, temperature, repeat=index)
+                request = TeacherRequest(key, messages, most, temperature, repeat=index)
                 wanted[key] = (prompt, index, request)
     for reply in teacher.replies([request for _, _, request in wanted.values()]) if wanted else ():
         if isinstance(reply, Failure):
             yield reply.model_copy(update={"stage": "sample"})
             continue
+        trace, text = "", reply.text
+        if reasoning is not None:
+            read = reasoning.read(reply)
+            if isinstance(read, Failure):
+                yield read
+                continue
+            trace, text = read
         prompt, index, _ = wanted[reply.key]
         yield Draft(
             id=reply.key,
@@ -116,7 +133,8 @@ def teacher_drafts(
             round=round,
             purpose=purpose,
             index=index,
-            completion=reply.text,
+            completion=text,
+            trace=trace,
             finish_reason="length" if reply.finish_reason == "length" else "stop",
             tokens=reply.usage.completion_tokens or None,
         )

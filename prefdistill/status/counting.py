@@ -123,7 +123,8 @@ def drafts_step(world: World, folder: Path, number: int, settled: bool) -> Step:
 
 def verdicts_step(world: World, folder: Path, number: int, settled: bool) -> Step:
     """Count a round's prompts that are judged."""
-    wanted = world.train_ids(number)
+    taken = number < world.first_round and at(world.recipe, "warm_start.pairs_from")
+    wanted = None if taken else world.train_ids(number)  # taken over: as many as the other run has pairs of
     return _judged(world, "verdicts", folder / "2-verdicts.jsonl", wanted, settled)
 
 

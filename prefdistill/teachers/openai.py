@@ -178,5 +178,10 @@ def to_reply(outcome: Outcome) -> Reply | Failure:
     if kind is not None:
         return Failure(stage="teacher", key=key, kind=kind, message=message, reply=text, usage=outcome.usage)
     return Reply(
-        key=key, text=answer.text, finish_reason=answer.finish_reason, usage=outcome.usage, tokens=answer.tokens
+        key=key,
+        text=answer.text,
+        finish_reason=answer.finish_reason,
+        usage=outcome.usage,
+        tokens=answer.tokens,
+        reasoning=answer.reasoning or "",
     )

@@ -47,11 +47,11 @@ def tokenize_answers(
     end_id = turn_end_id(tokenizer, student)
 
     @cache
-    def prompt_ids(messages: tuple[Message, ...]) -> list[int]:
-        return render_prompt(tokenizer, messages, student)
+    def prompt_ids(messages: tuple[Message, ...], block: str | None) -> list[int]:
+        return render_prompt(tokenizer, messages, student, block)
 
     rows = [
-        TokenAnswer(each, prompt_ids(each.prompt), render_completion(tokenizer, each.completion, end_id))
+        TokenAnswer(each, prompt_ids(each.prompt, each.begun), render_completion(tokenizer, each.written, end_id))
         for each in answers
     ]
     limit = limit_of(rows, max_length, context)

@@ -25,11 +25,13 @@ Report = Callable[[int, int, Mapping[str, float]], None]
 """Called as report(step, steps, logged numbers)."""
 
 
-Algorithm = Literal["dpo", "sft"]
-"""TRL's trainers that are used here, by their names in lower case."""
+Algorithm = Literal["dpo", "sft", "logits", "distillation"]
+"""What is trained: pairs, texts, texts with a teacher's distribution on them, or that on the student's own texts."""
+TRL: Mapping[Algorithm, str] = {"dpo": "DPO", "sft": "SFT", "logits": "SFT", "distillation": "Distillation"}
+"""Which of TRL's trainers does it: the beginning of their names, and of their configs'."""
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def trainer_class(algorithm: Algorithm = "dpo") -> Any:
     """Return one of TRL's trainers, taking token ids as they are; imported late, since that takes seconds."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL sends a usage ping for every trainer otherwise
@@ -39,7 +41,7 @@ def trainer_class(algorithm: Algorithm = "dpo") -> Any:
     datasets.disable_progress_bars()
     settle_imports()
 
-    plain: Any = getattr(trl, f"{algorithm.upper()}Trainer")
+    plain: Any = getattr(trl, f"{TRL[algorithm]}Trainer")
 
     class TokenTrainer(plain):
         """Trains on what was tokenised by the sampler's own functions."""
@@ -51,6 +53,14 @@ def trainer_class(algorithm: Algorithm = "dpo") -> Any:
             with completions_only():
                 return super().compute_loss(*args, **kwargs)
 
+    if algorithm == "logits":
+        from prefdistill.trainers.logits_loss import with_soft_labels
+
+        return with_soft_labels(TokenTrainer)
+    if algorithm == "distillation":
+        from prefdistill.trainers.logits_own import with_own_texts
+
+        return with_own_texts(TokenTrainer)
     return TokenTrainer
 
 
@@ -127,6 +137,7 @@ def build_trainer(
     directory: Path,
     watch: tuple[Path, float, Report],
     algorithm: Algorithm = "dpo",
+    further: Mapping[str, Any] | None = None,
 ) -> Any:
     """Build the trainer around a fresh base `model`, with `policies` (start, reference) loaded as float32 adapters.
 
@@ -139,7 +150,8 @@ def build_trainer(
         policies: the start policy, then the reference.
         directory: the run folder.
         watch: metrics file, seconds between checkpoints, and what is called after each step.
-        algorithm: `sft` measures against no reference.
+        algorithm: all but `dpo` measure against no reference.
+        further: what else the trainer takes.
 
     Raises:
         TrainError: an adapter does not fit, or is not in the model as its file says.
@@ -150,14 +162,15 @@ def build_trainer(
     from transformers import PrinterCallback, ProgressCallback, set_seed
 
     start, reference = policies
-    cls, config_name = trainer_class(algorithm), f"{algorithm.upper()}Config"
+    cls, config_name = trainer_class(algorithm), f"{TRL[algorithm]}Config"
     try:
         args = getattr(trl, config_name)(**options)
     except (TypeError, ValueError) as problem:
         raise TrainError(f"train.extra: {problem}; see trl.{config_name} for the options it takes") from None
     dataset = datasets.Dataset.from_dict(dict(columns))
     common = {"args": args, "train_dataset": dataset, "processing_class": tokenizer}
-    if algorithm == "sft":
+    common |= further or {}
+    if algorithm != "dpo":
         reference = Policy(model=start.model)  # nothing is loaded for it
     if reference.adapter is None:
         # The reference is the model with its adapter switched off: the base.

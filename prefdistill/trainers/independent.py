@@ -8,7 +8,7 @@ Nothing here depends on a checkpoint: a training that was killed and goes on mea
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -65,6 +65,8 @@ class FirstStep:
     """DPO's; None where the loss is the cross-entropy of the completions' tokens."""
     off: Mapping[str, str]
     """Why `first_step`, or its loss alone (`first_loss`), cannot be compared, by name."""
+    loss: Callable[[Any, Sequence[Item]], Mapping[str, float]] | None = None
+    """Computes a loss with further terms from the start policy and the step's texts: `independent_loss`, and the terms."""
 
 
 @dataclass(frozen=True)
@@ -84,16 +86,17 @@ def to_texts(job: Job, student: StudentSection) -> Texts:
     end_id = turn_end_id(job.tokenizer, student)
 
     @cache
-    def prompt_ids(messages: tuple[Message, ...]) -> tuple[int, ...]:
-        return tuple(render_prompt(job.tokenizer, messages, student))
+    def prompt_ids(messages: tuple[Message, ...], block: str | None) -> tuple[int, ...]:
+        return tuple(render_prompt(job.tokenizer, messages, student, block))
 
-    def item(messages: tuple[Message, ...], text: str, limit: int | None = None) -> Item:
-        prompt, completion = prompt_ids(messages), render_completion(job.tokenizer, text, end_id)
+    def item(messages: tuple[Message, ...], block: str | None, text: str, limit: int | None = None) -> Item:
+        prompt, completion = prompt_ids(messages, block), render_completion(job.tokenizer, text, end_id)
         return prompt, tuple(completion if limit is None else completion[: max(0, limit - len(prompt))])
 
     def items(record_id: str) -> Items:
         record = records[record_id]
-        return tuple(item(record.prompt, text, job.rows.max_length) for text in texts_of(record))
+        block = record.begun if isinstance(record, Answer) else None
+        return tuple(item(record.prompt, block, text, job.rows.max_length) for text in texts_of(record))
 
     probed = {(each.messages, each.completion) for each in job.data.probes}
 
@@ -104,7 +107,7 @@ def to_texts(job: Job, student: StudentSection) -> Texts:
     ids = dict.fromkeys(row.id for step in job.steps for row in step)
     own = [record_id for record_id in ids if records[record_id].round == newest]
     own.sort(key=lambda record_id: unprobed(records[record_id]))  # what is a probe already costs nothing
-    probes = tuple(item(each.messages, each.completion) for each in job.data.probes)
+    probes = tuple(item(each.messages, student.of(each.policy).block, each.completion) for each in job.data.probes)
     return Texts(
         probes=probes,
         faithful=tuple(
@@ -117,8 +120,8 @@ def to_texts(job: Job, student: StudentSection) -> Texts:
 
 
 def texts_of(record: PreferencePair | Answer) -> tuple[str, ...]:
-    """Return the completions of a record that is trained on."""
-    return (record.completion,) if isinstance(record, Answer) else (record.chosen, record.rejected)
+    """Return the texts of a record that is trained on, reasoning first where there is any."""
+    return (record.written,) if isinstance(record, Answer) else record.written
 
 
 def measure_before(
@@ -143,12 +146,13 @@ def measure_before(
     with attached(base, job.start, directory) as model:
         start = score(model, texts.tracked)
         started = {**start, **score(model, [item for item in first if item not in start])}
+        terms = first_step.loss(model, first) if first_step.loss and "first_step" not in first_step.off else {}
     if "first_step" not in first_step.off:
         reference: Scores = started
         if first_step.beta is not None and job.start != job.reference:
             with attached(base, job.reference, directory) as model:
                 reference = score(model, first)
-        diagnostics |= _first_step(texts, started, reference, first_step)
+        diagnostics |= {**_first_step(texts, started, reference, first_step), **terms}
     if job.data.answers:
         facts["off/small_difference"] = facts["off/fresh_accuracy"] = "an answer has no second text beside it"
     elif job.start.adapter is None:

@@ -160,7 +160,7 @@ class Task(BaseModel):
     """Rank, alpha, dropout."""
     options: dict[str, Any]
     """Those of TRL's config."""
-    algorithm: Literal["dpo", "sft"] = "dpo"
+    algorithm: Literal["dpo", "sft", "logits", "distillation"] = "dpo"
     scored: bool
     """Whether the columns hold the reference's log-probabilities."""
     resume: Path | None

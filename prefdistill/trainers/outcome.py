@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 REPORTED = (
     *("rewards/chosen", "rewards/rejected", "logps/chosen", "logps/rejected", "entropy", "grad_norm"),
-    "mean_token_accuracy",
+    *("mean_token_accuracy", "hard_loss", "soft_loss", "completions/mean_length", "completions/clipped_ratio"),
 )
 """TRL's numbers that go into the diagnostics."""
 FIRST_STEP = {

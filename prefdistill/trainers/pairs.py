@@ -87,8 +87,7 @@ def tokenize_pairs(
     for pair in pairs:
         if pair.prompt not in prompts:
             prompts[pair.prompt] = render_prompt(tokenizer, pair.prompt, student)
-        chosen = render_completion(tokenizer, pair.chosen, end_id)
-        rejected = render_completion(tokenizer, pair.rejected, end_id)
+        chosen, rejected = (render_completion(tokenizer, text, end_id) for text in pair.written)
         rows.append(TokenPair(pair, prompts[pair.prompt], chosen, rejected))
     limit = limit_of(rows, max_length, context)
     kept, cut = [], set()

@@ -39,7 +39,7 @@ from prefdistill.student import (
     save_adapter,
     weights_fingerprint,
 )
-from prefdistill.trainers.building import Algorithm, build_trainer, compare_with_file, state_of
+from prefdistill.trainers.building import TRL, Algorithm, build_trainer, compare_with_file, state_of
 from prefdistill.trainers.checkpoints import claim_checkpoints, last_checkpoint
 from prefdistill.trainers.gradients import require_gradients
 from prefdistill.trainers.independent import Before, FirstStep, Items, measure_before, score, tokens_differing
@@ -81,7 +81,6 @@ class AdapterTrainer(Plugin):
 
     operational: ClassVar[frozenset[str]] = frozenset({"micro_batch", "checkpoint_seconds", "report_to", "launch"})
     algorithm: ClassVar[Algorithm]
-    """Which of TRL's trainers."""
     learns_from: ClassVar[LearnsFrom] = "pairs"
     own_keys: ClassVar[Mapping[str, str]] = OWN_KEYS
 
@@ -131,6 +130,11 @@ class AdapterTrainer(Plugin):
         return self
 
     @property
+    def trl(self) -> Algorithm:
+        """Which of TRL's trainers."""
+        return self.algorithm
+
+    @property
     def processes(self) -> int:
         """How many processes train."""
         return self.launch.processes if self.launch else 1
@@ -160,12 +164,20 @@ class AdapterTrainer(Plugin):
         """Return the options of TRL's config that this algorithm alone has."""
         raise NotImplementedError
 
+    def further(self) -> dict[str, Any]:
+        """Return what TRL's trainer is built with beside the usual."""
+        return {}
+
     def prepare(self, trainer: Any, job: Job) -> None:
         """Change the trainer before it trains; does nothing unless overridden."""
 
     def start_values(self, trainer: Any, job: Job, start: Before) -> dict[str, float]:
         """Return further diagnostics of the trainer that is about to train."""
         return {}
+
+    def cautions(self, start: Before) -> tuple[str, ...]:
+        """Return what a reader should know of what was measured before the first step."""
+        return ()
 
     def assumed(self, data: TrainingData) -> tuple[str, float]:
         """Return the name of the loss, and the share of flipped labels that it assumes."""
@@ -188,7 +200,7 @@ class AdapterTrainer(Plugin):
             quiet_libraries()
             import trl
 
-            name = f"{self.algorithm.upper()}Config"
+            name = f"{TRL[self.trl]}Config"
             known = [each.name for each in fields(getattr(trl, name))]
             for key in self.extra:
                 if key not in known:
@@ -261,7 +273,8 @@ class AdapterTrainer(Plugin):
             (job.start, job.reference),
             run.directory,
             (metrics, self.checkpoint_seconds, self._report),
-            self.algorithm,
+            self.trl,
+            self.further(),
         )
         model = trainer.model
         self.prepare(trainer, job)
@@ -280,6 +293,7 @@ class AdapterTrainer(Plugin):
             round=max(each.round for each in job.records),
         )
         result = to_result(job, Measured(history, before, after, start, new), policy, *self.assumed(job.data))
+        result = result.model_copy(update={"warnings": (*result.warnings, *self.cautions(start))})
         run.choices["last_update"] = result.diagnostics.get("update_per_token")
         metrics.write_text("".join(json.dumps(entry) + "\n" for entry in history), encoding="utf-8")
         (job.directory / ids_file(self.learns_from)).write_text(

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from prefdistill.errors import PrefdistillError
 from prefdistill.records import Message
-from prefdistill.stored import stored_policy, stored_run
+from prefdistill.stored import stored_policy, stored_run_traced
 from prefdistill.using.talking import Talker, printable
 
 HELP = (
     "/reset forgets the conversation, /base shows the base's answer beside or no longer, /temperature T, /quit leaves"
 )
+HELP_TRACE = "/no-trace has it answer without reasoning, or reason again"
 
 
 @dataclass
@@ -44,6 +45,8 @@ class Conversation:
             self._show_base()
         elif word == "/temperature":
             self._set_temperature(rest.strip())
+        elif word == "/no-trace":
+            self._switch_trace()
         else:
             print(f"{printable(word)}: no such command; {HELP}" if word != "/help" else HELP)
         return True
@@ -77,6 +80,13 @@ class Conversation:
         self.beside = not self.beside
         print("the base's answer is shown beside" if self.beside else "the base's answer is no longer shown")
 
+    def _switch_trace(self) -> None:
+        if self.talker.trace is None:
+            print("this student was not trained to reason, so there is nothing to switch")
+            return
+        self.talker.switch_trace("on" if self.talker.trace == "off" else "off")
+        print(f"reasoning {self.talker.trace}")
+
     def _set_temperature(self, text: str) -> None:
         try:
             value = float(text)
@@ -89,15 +99,17 @@ class Conversation:
         print(f"temperature {value:g}")
 
 
-def chat(folder: Path, number: int | None, temperature: float | None, beside: bool) -> None:
+def chat(folder: Path, number: int | None, temperature: float | None, beside: bool, no_trace: bool = False) -> None:
     """Talk until the input ends, or the person leaves with /quit, Ctrl-C or Ctrl-D."""
-    run, recipe = stored_run(folder)
+    run, recipe = stored_run_traced(folder, no_trace)
     policy = stored_policy(run, recipe, number)
     talker = Talker(recipe, policy, run.path.resolve())
     warmth = recipe.evaluate.temperature if temperature is None else temperature
     conversation = Conversation(talker, recipe.student.system_text(), warmth, beside)
     who = "the base" if policy.adapter is None else f"round {policy.round}"
-    print(f"{folder}: {who} of {recipe.student.model}, temperature {warmth:g}. {HELP}", flush=True)
+    reasons = "" if talker.trace is None else f", reasoning {talker.trace}"
+    commands = HELP if talker.trace is None else f"{HELP}, {HELP_TRACE}"
+    print(f"{folder}: {who} of {recipe.student.model}, temperature {warmth:g}{reasons}. {commands}", flush=True)
     person = sys.stdin.isatty()
     if person:
         with suppress(ImportError):  # not there on Windows, where the terminal edits lines itself

@@ -18,7 +18,7 @@ from prefdistill.records import CriterionScore, Draft, Failure, Policy, Prompt
 from prefdistill.run import RunDirectory
 from prefdistill.stages.load import load_unsplit, read_rows
 from prefdistill.stages.sample import sample_drafts
-from prefdistill.stored import choices_of, stored_policy, stored_run
+from prefdistill.stored import choices_of, stored_policy, stored_run_traced
 from prefdistill.using.talking import printable
 
 
@@ -40,6 +40,7 @@ class Written:
         scores = {each.criterion: each.score for each in self.scores}
         return {
             **found,
+            **({"trace": self.draft.trace} if self.draft.trace else {}),
             "model": _who(self.draft.policy),
             "scores": scores,
             **({"note": self.note} if self.note else {}),
@@ -150,9 +151,10 @@ def draft(
     temperature: float | None,
     seed: int | None,
     as_json: bool,
+    no_trace: bool = False,
 ) -> int:
     """Print drafts as they are written; return how many could not be."""
-    run, recipe = stored_run(folder)
+    run, recipe = stored_run_traced(folder, no_trace)
     policy, prompts, failed = stored_policy(run, recipe, number), read_prompts(recipe, text, file), 0
     for each in write_drafts(run, recipe, policy, prompts, drafts, temperature, seed):
         if isinstance(each, Failure):
@@ -170,6 +172,9 @@ def _lines(written: Written, named: bool) -> Iterator[str]:
     cut = f", cut at {draft.tokens} tokens" if draft.finish_reason == "length" else ""
     of = f"{written.prompt.id} " if named else ""
     yield f"--- {of}draft {draft.index + 1} by {_who(draft.policy)}{cut}"
+    if draft.trace:
+        yield printable(draft.trace.rstrip())
+        yield ""
     yield printable(draft.completion)
     if written.scores:
         yield "checks: " + ", ".join(f"{each.criterion} {each.score:.2f}" for each in written.scores)

@@ -236,7 +236,7 @@ def _items(run: RunDirectory, recipe: Recipe, number: int) -> list[tuple[list[in
     prompts = run.rows(run.path, "prompts.jsonl", Prompt).read()
     drafts = run.rows(run.round(number), "6-drafts.jsonl", Draft).read()
     return [
-        prompt_completion_ids(tokenizer, prompts[each.prompt_id].messages, each.completion, recipe.student)
+        prompt_completion_ids(tokenizer, prompts[each.prompt_id].messages, each.written, recipe.student)
         for _, each in sorted(drafts.items())
         if each.finish_reason == "stop" and each.prompt_id in prompts
     ]

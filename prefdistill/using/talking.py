@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prefdistill.errors import SampleError
 from prefdistill.recipe import Recipe
 from prefdistill.records import Message, Policy
+from prefdistill.traces import part
 
 Say = Callable[[str], None]
 """Called with each piece of text as soon as it is written."""
@@ -34,26 +35,43 @@ class Talker:
     ) -> tuple[str, str]:
         """Write the next turn, saying it as it comes; return it with what to know about it, such as that it was cut.
 
+        Reasoning is said as well, and is no part of what is returned: a student never reads its own from earlier turns.
+
         Raises:
             SampleError: the last message alone does not fit into the student's context.
         """
         from contextlib import nullcontext
 
         messages, left_out = self._fitting(conversation)
-        ids = self._render(messages)
-        most = min(self.most, self._context - len(ids))
         without = base and self.policy.adapter is not None
+        ids = self._render(messages, without)
+        most = min(self.most, self._context - len(ids))
         with self._model.disable_adapter() if without else nullcontext():
             text, ended = self._generate(ids, most, temperature, say)
         notes = [f"the oldest {left_out} messages no longer fit and were left out"] if left_out else []
         if not ended:
             notes.append(f"cut after {most} tokens")
-        return text, "; ".join(notes)
+        if self._student.trace is None:
+            return text, "; ".join(notes)
+        parted = part(text, self._student.tags)
+        if not parted.closed:
+            notes.append("it reasoned and gave no answer; /no-trace has it answer at once")
+        return parted.completion, "; ".join(notes)
 
-    def _render(self, messages: Sequence[Message]) -> list[int]:
+    @property
+    def trace(self) -> str | None:
+        """Whether the student reasons before it answers, on or off; None where it never learned to."""
+        return self._student.trace
+
+    def switch_trace(self, trace: Literal["on", "off"]) -> None:
+        """Switch the student's reasoning on or off."""
+        self._student = self._student.with_trace(trace)
+
+    def _render(self, messages: Sequence[Message], base: bool = False) -> list[int]:
         from prefdistill.student import render_prompt
 
-        return render_prompt(self._tokenizer, messages, self._student)
+        policy = self.policy.model_copy(update={"adapter": None}) if base else self.policy
+        return render_prompt(self._tokenizer, messages, self._student.of(policy))
 
     def _fitting(self, conversation: Sequence[Message]) -> tuple[list[Message], int]:
         """Leave the oldest turns out until there is room for an answer; the system prompt stays."""

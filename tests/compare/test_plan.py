@@ -151,3 +151,17 @@ def test_equal_work_is_counted_in_dollars_and_stays_what_it_was(tiny_recipe, tmp
 def test_a_free_judge_cannot_be_made_to_cost_what_answers_do(tiny_recipe):
     with pytest.raises(RecipeError, match=r"--equal teacher: outputs ask a paid model .*, and online do not"):
         make_plan(tiny_recipe, [f"teacher={PAID}"], ["online,outputs"], "1", None, "teacher")
+
+
+@pytest.mark.parametrize(
+    "arms",
+    [
+        "online,logits,train.teacher=prefdistill.sandbox:teacher",
+        "logits+online,warm_start.teacher=prefdistill.sandbox:teacher",
+    ],
+)
+def test_an_arms_own_keys_are_part_of_what_is_counted(tiny_recipe, tmp_path, arms):
+    """Without them the arm is no valid recipe: logits name their teacher."""
+    plan = make_plan(tiny_recipe, (), [arms], "1", tmp_path / "c", "teacher")
+    assert dict(plan.sizes.answers) == {"logits": 3.0}
+    assert all(plan.recipe_of(each) for each in plan.runs)

@@ -12,9 +12,11 @@ from safetensors.torch import save_file
 
 from prefdistill.errors import SampleError
 from prefdistill.protocols import Completion, RunContext
-from prefdistill.records import Failure, Policy
+from prefdistill.records import Failure, Policy, Usage
+from prefdistill.requests.calls import Answer, Call, Outcome
 from prefdistill.requests.layer import RequestLayer
-from prefdistill.samplers.openai import OpenAISampler
+from prefdistill.samplers.openai import OpenAISampler, to_completion
+from prefdistill.traces import TAGS
 from tests.tiny_student import requests
 
 
@@ -166,3 +168,19 @@ def test_options_that_do_not_go_together_are_refused(tmp_path):
         OpenAISampler(model="m", adapter_root={"local": str(tmp_path), "server": "/x"})
     with pytest.raises(ValidationError, match="expected a URL"):
         OpenAISampler(model="m", base_url="localhost:8000")
+
+
+def test_reasoning_is_parted_from_the_draft():
+    call = Call("k", {}, lambda: None)
+
+    def read(text, reasoning=None, finish="stop", tags=TAGS):
+        answer = Answer(text, finish, completion_tokens=9, reasoning=reasoning)
+        return to_completion(Outcome(call, answer, Usage()), tags)
+
+    written = read("<think>\nwhy\n</think>\n\nHello")
+    assert (written.trace, written.completion, written.finish_reason) == ("<think>\nwhy\n</think>\n\n", "Hello", "stop")
+    beside = read("Hello", "why")
+    assert (beside.trace, beside.completion) == (written.trace, "Hello")
+    for cut in (read("<think>why"), read("", "why")):
+        assert (cut.completion, cut.finish_reason) == ("", "length")
+    assert read("<think>why</think>Hello", "why", tags=None).completion == "<think>why</think>Hello"

@@ -242,3 +242,29 @@ def test_top_p_keeps_the_nucleus():
     assert set(tokens[::2].tolist()) == {0, 1}
     assert set(tokens[1::2].tolist()) == {0, 1, 2, 3}
     assert float((tokens[::2] == 0).float().mean()) == pytest.approx(0.625, abs=0.05)
+
+
+def test_reasoning_is_parted_from_the_draft_and_an_unclosed_trace_counts_as_cut(folder, base, tmp_path, monkeypatch):
+    tokenizer = loading.load_tokenizer(section(folder))
+    texts = ["<think>\nwhy\n</think>\n\nHello", "<think>why and why", "Hello <think>", "<think></think>"]
+
+    def written(model, prompts, rows, ends, pad_id, *rest):
+        for place, text in enumerate(texts):
+            ids = [*tokenizer.encode(text, add_special_tokens=False), min(ends)]
+            yield [decoding.Written(row=place, ids=ids, log_prob=-1.0, ended=True)]
+
+    monkeypatch.setattr(decoding, "decode", written)
+    asked = requests(4, drafts=1)
+    found = {}
+    for trace in ("on", None):
+        sampler = TransformersSampler()
+        sampler.open(RunContext(directory=tmp_path, seed=0, student=section(folder, trace=trace)))
+        found[trace] = sorted(sampler.sample(base, asked), key=lambda each: texts.index(each.trace + each.completion))
+    assert [(each.trace, each.completion, each.finish_reason) for each in found["on"]] == [
+        ("<think>\nwhy\n</think>\n\n", "Hello", "stop"),
+        ("<think>why and why", "", "length"),
+        ("", "Hello <think>", "stop"),
+        ("<think></think>", "", "stop"),
+    ]
+    assert [each.completion for each in found[None]] == texts
+    assert all(each.tokens == len(each.token_ids) for each in found["on"])
