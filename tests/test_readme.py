@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections import defaultdict
@@ -24,13 +25,13 @@ BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
 COMMANDS = [line for language, block in BLOCKS if language == "bash" for line in block.strip().splitlines()]
 YAML = [block for language, block in BLOCKS if language == "yaml"]
 PYTHON = [block for language, block in BLOCKS if language == "python"]
-ON_A_RUN = ("status", "retrain", "draft", "chat", "export", "report")
+ON_A_RUN = ("status", "retrain", "draft", "chat", "export", "report", "drift", "refresh", "serve")
 SHORT = "loop.rounds=1 loop.prompts_per_round=16 prompts.validation_limit=6 prompts.test_limit=6 train.epochs=1".split()
 
 
 def test_every_block_is_covered_here():
     assert {language for language, _ in BLOCKS} == {"bash", "yaml", "python"}
-    assert (len(COMMANDS), len(YAML), len(PYTHON)) == (28, 5, 2)
+    assert (len(COMMANDS), len(YAML), len(PYTHON)) == (38, 6, 3)
     assert COMMANDS[0] == "pip install -c constraints.txt -e ."
     assert COMMANDS[2] == "pip install -c constraints.txt -e '.[test]' && pytest"
 
@@ -54,7 +55,7 @@ def workplace(tmp_path_factory):
 
 def compare_there(place):
     """Run the README's comparison, shortened."""
-    (compare,) = (shlex.split(each)[1:] for each in COMMANDS if "compare" in each and "--arms" in each)
+    (compare,) = (shlex.split(each)[1:] for each in COMMANDS if "compare" in each and "--arms offline" in each)
     done = prefdistill(*compare, *SHORT, "train.batch_size=4", "--seeds", "1", cwd=place)
     assert done.returncode == 0, done.stderr
     assert (place / done.stdout.split("report  ")[1].split()[0]).is_file()
@@ -67,9 +68,11 @@ def needs_a_run(command):
 @pytest.mark.parametrize(
     "command",
     [
-        pytest.param(each, marks=[pytest.mark.slow] if re.search("redo-from|retrain|export", each) else [])
+        pytest.param(
+            each, marks=[pytest.mark.slow] if re.search("redo-from|retrain|export|refresh .*rounds", each) else []
+        )
         for each in COMMANDS
-        if each.startswith("prefdistill") and needs_a_run(each)
+        if each.startswith("prefdistill") and needs_a_run(each) and "--fallback" not in each
     ],
 )
 def test_the_readmes_commands_on_a_run_work(command, workplace):
@@ -87,7 +90,7 @@ def test_the_readmes_commands_on_a_run_work(command, workplace):
 
 
 def test_the_guards_levels_are_valid(tmp_path):
-    levels, also = YAML[3].replace("prompts/emails", f"{ROOT}/recipes/prompts/emails").split("evaluate:\n")
+    levels, also = YAML[4].replace("prompts/emails", f"{ROOT}/recipes/prompts/emails").split("evaluate:\n")
     text = (ROOT / "recipes" / "quickstart.yaml").read_text().replace("path: ", f"path: {ROOT}/recipes/")
     kept = "\n".join(line for line in text.splitlines() if not line.startswith("loop:"))
     recipe = tmp_path / "levels.yaml"
@@ -103,7 +106,9 @@ def test_the_guards_levels_are_valid(tmp_path):
     [
         each
         for each in COMMANDS
-        if each.startswith("prefdistill") and not re.search("short|--arms", each) and not needs_a_run(each)
+        if each.startswith("prefdistill")
+        and not re.search("--run short|--arms|runs/short", each)
+        and not needs_a_run(each)
     ],
 )
 def test_the_readmes_commands_run(command, tmp_path):
@@ -113,6 +118,8 @@ def test_the_readmes_commands_run(command, tmp_path):
         assert prefdistill("new", "my-assistant", cwd=tmp_path).returncode == 0
     if arguments[0] == "run":
         arguments += SHORT
+    if "--run warm" in command:
+        arguments += ["warm_start.prompts=32"]
     for name in ("recipes", "rubrics"):
         (tmp_path / name).symlink_to(ROOT / name)
     done = prefdistill(*arguments, cwd=tmp_path)
@@ -176,7 +183,7 @@ def test_the_judges_dials_are_valid(folder):
 def folder(tmp_path):
     (tmp_path / "rubric.yaml").write_text(YAML[0])
     (tmp_path / "recipe.yaml").write_text(YAML[1])
-    (tmp_path / "house_style.py").write_text(PYTHON[0])
+    (tmp_path / "house_style.py").write_text(PYTHON[1])
     rows = "".join(f'{{"prompt": "Mail {n}", "day": "Friday", "time": "noon"}}\n' for n in range(40))
     (tmp_path / "prompts.jsonl").write_text(rows)
     return tmp_path
@@ -192,17 +199,17 @@ def test_the_five_line_judge_judges_a_run(folder):
     without = "\n".join(line for line in quickstart.splitlines() if not line.startswith(("judge:", "pair:")))
     recipe = folder / "mine.yaml"
     recipe.write_text(
-        without.replace("../rubrics", f"{ROOT}/rubrics").replace("path: ", f"path: {ROOT}/recipes/") + "\n" + YAML[4]
+        without.replace("../rubrics", f"{ROOT}/rubrics").replace("path: ", f"path: {ROOT}/recipes/") + "\n" + YAML[5]
     )
     outcome = run_recipe(load_recipe(recipe, [*SHORT, "train.batch_size=4"]), folder / "run")
     assert outcome.rounds[1].judged == outcome.rounds[1].drafts > 0
-    assert len(PYTHON[0].strip().splitlines()) <= 6
+    assert len(PYTHON[1].strip().splitlines()) <= 6
 
 
 def test_a_typo_in_the_judges_options_is_reported_and_a_judge_that_raises_trains_nothing(folder):
     from prefdistill.errors import PrefdistillError
 
-    (folder / "house_style.py").write_text(PYTHON[1])
+    (folder / "house_style.py").write_text(PYTHON[2])
     recipe = folder / "mine.yaml"
     text = (ROOT / "recipes" / "quickstart.yaml").read_text()
     text = text.replace("../rubrics", f"{ROOT}/rubrics").replace("path: ", f"path: {ROOT}/recipes/")
@@ -216,6 +223,56 @@ def test_a_typo_in_the_judges_options_is_reported_and_a_judge_that_raises_trains
     with pytest.raises(PrefdistillError, match="ValueError: out of ink"):
         run_recipe(load_recipe(recipe, [*SHORT, "pair.min_margin=1"]), folder / "run")
     assert not list((folder / "run").glob("round-*/5-policy"))
+
+
+def test_the_warm_start_is_valid(tmp_path):
+    text = (ROOT / "recipes" / "quickstart.yaml").read_text().replace("path: ", f"path: {ROOT}/recipes/")
+    recipe = tmp_path / "warm.yaml"
+    recipe.write_text(text.replace("../rubrics", f"{ROOT}/rubrics") + "\n" + YAML[3])
+    loaded = load_recipe(recipe)
+    assert (loaded.warm_start.prompts, loaded.reference, loaded.last_round) == (500, "warm_start", 6)
+
+
+@pytest.mark.parametrize("dry", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_the_ways_are_compared(tmp_path, dry):
+    (compare,) = (shlex.split(each)[1:] for each in COMMANDS if "--equal" in each)
+    for name in ("recipes", "rubrics"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    short = [*SHORT, "loop.rounds=2", "train.batch_size=4", "--seeds", "1"]
+    done = prefdistill(*compare, *short, *(["--dry-run"] if dry else []), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "so many are answered: outputs 4" in done.stdout
+    if not dry:
+        assert (tmp_path / done.stdout.split("report  ")[1].split()[0]).is_file()
+
+
+def test_the_server_answers_the_readmes_client(workplace):
+    """It is started as the README says, at a port that is free, and ended by Ctrl-C."""
+    (serve,) = (shlex.split(each)[1:] for each in COMMANDS if "--fallback" in each)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "prefdistill", *serve, "--port", str(port)],
+        cwd=workplace,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    try:
+        lines = iter(server.stdout.readline, "")
+        assert any(f"http://127.0.0.1:{port}/v1" in line for line in lines)
+        (client,) = (block for block in PYTHON if "OpenAI(" in block)
+        done = subprocess.run(
+            [sys.executable, "-c", client.replace(":8000/", f":{port}/")], capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip()
+    finally:
+        server.send_signal(signal.SIGINT)
+        assert server.wait(60) in (0, 130)
+    assert "hiring plan" in (workplace / "runs" / "quickstart" / "served.jsonl").read_text()
 
 
 def test_files_named_in_the_readme_exist():
