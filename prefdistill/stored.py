@@ -13,6 +13,9 @@ from prefdistill.records import Policy
 from prefdistill.run import RunDirectory, read_json
 
 WEIGHTS = "adapter_model.safetensors"
+TRACE_KEY = "student.trace"
+NO_TRACE = f"{TRACE_KEY}=off"
+"""The change to a recipe that switches the student's reasoning off."""
 
 
 def run_there(folder: Path) -> RunDirectory:
@@ -45,14 +48,14 @@ def stored_run(folder: Path, overrides: Sequence[str] = ()) -> tuple[RunDirector
     return run, load_recipe(run.recipe, [*gone, *overrides])
 
 
-def stored_run_traced(folder: Path, no_trace: bool) -> tuple[RunDirectory, Recipe]:
-    """Return a run folder and its recipe, the student's reasoning switched off where `no_trace` says so.
+def stored_run_traced(folder: Path, no_trace: bool, overrides: Sequence[str] = ()) -> tuple[RunDirectory, Recipe]:
+    """Return a run folder and its changed recipe, the student's reasoning switched off where `no_trace` says so.
 
     Raises:
         RunError: there is no run, or its student was not trained to reason.
         RecipeError: the recipe names something else that is no longer where it was.
     """
-    run, recipe = stored_run(folder)
+    run, recipe = stored_run(folder, overrides)
     if not no_trace:
         return run, recipe
     if recipe.student.trace is None:
@@ -60,7 +63,7 @@ def stored_run_traced(folder: Path, no_trace: bool) -> tuple[RunDirectory, Recip
             f"{folder}: --no-trace: this run's student was not trained to reason (its recipe has no student.trace), so "
             "there is nothing to switch off"
         )
-    return stored_run(folder, ["student.trace=off"])
+    return stored_run(folder, [*overrides, NO_TRACE])
 
 
 def choices_of(run: RunDirectory) -> dict[str, Any]:

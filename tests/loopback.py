@@ -41,6 +41,10 @@ class Served:
     """The choice's `logprobs`, as it stands."""
     model: str | None = None
     """What the reply says that it comes from; the model asked for by default."""
+    reasoning: str = ""
+    """Sent beside the text as `reasoning_content`, in a stream before it."""
+    pieces: Sequence[str] = ()
+    """What a stream is cut into; by default the text's words."""
 
 
 Answer = Callable[[dict[str, Any]], Served | str]
@@ -165,6 +169,8 @@ class Loopback:
 def completion(body: dict[str, Any], served: Served) -> dict[str, Any]:
     """A chat completion that says `served.text`."""
     message = {"role": "assistant", "content": served.text or None, "refusal": served.refusal}
+    if served.reasoning:
+        message["reasoning_content"] = served.reasoning
     tokens = {"prompt_tokens": served.prompt_tokens, "completion_tokens": served.completion_tokens}
     return {
         "id": "x",
@@ -182,8 +188,9 @@ def streamed(body: dict[str, Any], served: Served) -> str:
     """The same as a stream of server-sent events, a word each."""
     whole = completion(body, served)
     usage = whole.pop("usage")
-    words = re.findall(r"\S+\s*", served.text)
-    steps: list[tuple[dict[str, str], str | None]] = [({"content": word}, None) for word in words]
+    words = served.pieces or re.findall(r"\S+\s*", served.text)
+    thoughts = [({"reasoning_content": word}, None) for word in re.findall(r"\S+\s*", served.reasoning)]
+    steps: list[tuple[dict[str, str], str | None]] = [*thoughts, *(({"content": word}, None) for word in words)]
     events = [
         {**whole, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
         for delta, finish in [({"role": "assistant"}, None), *steps, ({}, served.finish_reason)]

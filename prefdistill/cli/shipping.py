@@ -207,6 +207,7 @@ def serve(
     ),
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 is any free one.")] = 8000,
     round: RoundOfPolicy = None,
+    no_trace: NoTrace = False,
     student_url: Annotated[
         str | None,
         typer.Option(
@@ -257,7 +258,8 @@ def serve(
     goes to the teacher; they are in RUN/calibration.json. Facts for the rubric's gates come with a request as
     `extra_body={"fields": {"day": "Friday"}}` or as `metadata`. Headers say who answered (`x-prefdistill-route`), why
     (`x-prefdistill-reason`) and whether the draft was read first (`x-prefdistill-buffered`). Is the teacher down, the
-    student answers, marked; is the student down, the teacher does. Needs `pip install 'prefdistill[serve]'`.
+    student answers, marked; is the student down, the teacher does. Of a student that reasons, clients, tests and log
+    get the answer alone. Needs `pip install 'prefdistill[serve]'`.
     """
     from prefdistill.serve.command import Wanted, serve_run
 
@@ -265,6 +267,7 @@ def serve(
         folder=run_folder(run),
         overrides=tuple(overrides or ()),
         round=round,
+        no_trace=no_trace,
         host=host,
         port=port,
         fallback=fallback,

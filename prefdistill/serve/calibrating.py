@@ -17,7 +17,7 @@ from typing import Any
 
 from prefdistill.errors import RunError
 from prefdistill.metrics.intervals import wilson_interval
-from prefdistill.recipe import Recipe
+from prefdistill.recipe import Recipe, StudentSection
 from prefdistill.records import Draft, Forgotten, Policy, Prompt, Row
 from prefdistill.run import RunDirectory
 from prefdistill.scope import Scope, scope_text
@@ -172,6 +172,23 @@ def calibrate(cases: Sequence[Case], wanted: float, on: frozenset[TestName], **a
         gates={name: sum(name in case.gates for case in cases) / len(cases) for name in _gate_names(cases)},
     )
     return calibration.model_copy(update={"notes": tuple(_notes(calibration, cases, on))})
+
+
+def trace_notes(written: StudentSection, served: StudentSection) -> tuple[str, ...]:
+    """Return what to know where the validation drafts were written with reasoning, and are served without, or reversed.
+
+    Args:
+        written: the student as it wrote the drafts.
+        served: as it is served.
+    """
+    if written.block == served.block:
+        return ()
+    then, now = ("without", "with") if written.block else ("with", "without")
+    return (
+        f"the validation drafts were written {then} reasoning, and the student is served {now} it: the thresholds are "
+        f"those of drafts {then} it (log_prob is a mean over all that is written), so another share may go to the teacher; "
+        f"/metrics says which; for thresholds of its own serve a run with student.trace {served.trace}",
+    )
 
 
 def _gate_names(cases: Sequence[Case]) -> list[str]:

@@ -14,17 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefdistill.errors import PluginError, RunError
+from prefdistill.errors import PluginError, RecipeError, RunError
 from prefdistill.recipe import Recipe
+from prefdistill.records import Policy
 from prefdistill.run import RunDirectory, write_json
-from prefdistill.serve.calibrating import FILE, Calibration, calibrate, fit_scope, read_cases
+from prefdistill.serve.calibrating import FILE, Calibration, calibrate, fit_scope, read_cases, trace_notes
 from prefdistill.serve.journal import Journal
 from prefdistill.serve.opening import StudentWanted, open_student, open_teacher, teacher_system
 from prefdistill.serve.router import Decoding, Router
 from prefdistill.serve.routing import Screen, parse_routes
 from prefdistill.serve.upstream import Upstream
 from prefdistill.served import ServedLog
-from prefdistill.stored import stored_policy, stored_run
+from prefdistill.stored import NO_TRACE, TRACE_KEY, stored_policy, stored_run, stored_run_traced
 
 NEEDED = ("fastapi", "uvicorn", "httptools", "aiohttp", "prometheus_client")
 """What the extra `serve` brings."""
@@ -42,6 +43,7 @@ class Wanted:
     folder: Path
     overrides: tuple[str, ...] = ()
     round: int | None = None
+    no_trace: bool = False
     host: str = "127.0.0.1"
     port: int = 8000
     fallback: float = 0.1
@@ -61,18 +63,18 @@ class Wanted:
     teacher_timeout: float = 60.0
     calibrate_only: bool = False
 
-    @property
-    def student(self) -> StudentWanted:
-        """Which student."""
+    def student(self, recipe: Recipe) -> StudentWanted:
+        """Return which student is wanted; of a recipe whose reasoning is already switched."""
         return StudentWanted(
             folder=self.folder,
-            overrides=self.overrides,
+            overrides=(*self.overrides, NO_TRACE) if self.no_trace else self.overrides,
             round=self.round,
             url=self.student_url,
             model=self.student_model,
             key_env=self.student_key_env,
             timeout=self.timeout,
             log_probs="log_prob" in parse_routes(self.routes),
+            tags=None if recipe.student.trace is None else recipe.student.tags,
         )
 
 
@@ -86,7 +88,12 @@ def serve_run(wanted: Wanted, say: Callable[[str], None]) -> None:
     if not wanted.calibrate_only:
         require_extra()
     key = _own_key(wanted)
-    run, recipe = stored_run(wanted.folder, wanted.overrides)
+    if wanted.no_trace and wanted.student_url is not None:
+        raise RecipeError(
+            f"--no-trace: the server at --student-url begins the student's turn by its own template; expected a student "
+            f"in a process of our own, or, where that template begins the turn with an empty trace, {NO_TRACE} instead"
+        )
+    run, recipe = stored_run_traced(wanted.folder, wanted.no_trace, wanted.overrides)
     policy = stored_policy(run, recipe, wanted.round)
     scope = fit_scope(run) if "out_of_scope" in on else None
     tests = Screen(on, recipe.rubrics, scope=scope)
@@ -98,6 +105,7 @@ def serve_run(wanted: Wanted, say: Callable[[str], None]) -> None:
         round=policy.round,
         temperature=recipe.evaluate.temperature,
     )
+    made = made.model_copy(update={"notes": (*made.notes, *_trace_notes(wanted, recipe, policy))})
     for line in calibration_lines(made):
         say(line)
     write_json(run.path / FILE, made.model_dump(mode="json"))
@@ -106,6 +114,18 @@ def serve_run(wanted: Wanted, say: Callable[[str], None]) -> None:
     tests = Screen(on, recipe.rubrics, made.thresholds, scope)
     with _bound(wanted) as listener:
         asyncio.run(_serve(wanted, run, recipe, tests, made, key, listener, say))
+
+
+def _trace_notes(wanted: Wanted, recipe: Recipe, policy: Policy) -> Iterator[str]:
+    """Yield what to know of a student that reasons: whether its drafts did, and what a server must do."""
+    served = recipe.student.of(policy)
+    if served.trace is None:
+        return
+    as_drafted = [each for each in wanted.overrides if each.partition("=")[0].strip() != TRACE_KEY]
+    _, drafting = stored_run(wanted.folder, as_drafted)
+    yield from trace_notes(drafting.student.of(policy), served)
+    if served.block and wanted.student_url is not None:
+        yield "student.trace is off: expected a server whose template begins the turn with an empty trace"
 
 
 def require_extra() -> None:
@@ -191,7 +211,7 @@ async def _serve(
             shadow = Shadow(run, recipe, wanted.shadow, wanted.shadow_usd, gauges, journal.add, say)
         teacher: Upstream = open_teacher(recipe, run, wanted.teacher_timeout, say)
         closing.append(teacher)
-        student = await open_student(wanted.student, say, gauges.restarts.inc)
+        student = await open_student(wanted.student(recipe), say, gauges.restarts.inc)
         closing.append(student)
         router = Router(
             tests=tests,

@@ -17,10 +17,12 @@ from prefdistill.requests.dialect import Dialect
 from prefdistill.requests.layer import RequestLayer
 from prefdistill.requests.till import price_for
 from prefdistill.run import RunDirectory
+from prefdistill.serve.reasoning import AnswerOnly
 from prefdistill.serve.servers import Server
 from prefdistill.serve.student import StudentProcess
 from prefdistill.serve.upstream import DownError, Nobody, PluginTeacher, Upstream
 from prefdistill.teachers.openai import OpenAITeacher
+from prefdistill.traces import Tags
 
 TEACHER_THREADS = 8
 """Threads for a teacher that is a plug-in."""
@@ -40,6 +42,8 @@ class StudentWanted:
     timeout: float = 120.0
     log_probs: bool = True
     """Whether a server is asked for log-probabilities."""
+    tags: Tags | None = None
+    """What opens and closes its reasoning; None where it has none."""
 
 
 def open_teacher(recipe: Recipe, run: RunDirectory, timeout: float, say: Callable[[str], None]) -> Upstream:
@@ -87,7 +91,20 @@ def teacher_system(recipe: Recipe) -> str | None:
 
 
 async def open_student(wanted: StudentWanted, say: Callable[[str], None], restarted: Callable[[], None]) -> Upstream:
-    """Return the student: a process of our own, or the server that was named."""
+    """Return the student, of which only answers are heard: a process of our own, or the server that was named.
+
+    Raises:
+        PrefdistillError: it cannot be loaded, or the server cannot be used.
+    """
+    student = await _opened(wanted, say, restarted)
+    if wanted.tags is None:
+        return student
+    opening, closing = wanted.tags
+    say(f"what the student writes between {opening} and {closing} is kept from clients, tests and log")
+    return AnswerOnly(student, wanted.tags)
+
+
+async def _opened(wanted: StudentWanted, say: Callable[[str], None], restarted: Callable[[], None]) -> Upstream:
     if wanted.url is None:
         student = StudentProcess(wanted.folder, wanted.overrides, wanted.round, say, restarted)
         say("loading the student …")
@@ -108,6 +125,7 @@ async def open_student(wanted: StudentWanted, say: Callable[[str], None], restar
         timeout_seconds=wanted.timeout,
         free=True,
         wants_log_probs=wanted.log_probs,
+        reasons=wanted.tags is not None,
         dialect=Dialect("none", "max_tokens"),
         note=say,
     )

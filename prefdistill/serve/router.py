@@ -75,7 +75,8 @@ class Answer:
             said: what was sent of an answer that broke off.
         """
         asked, findings, written = self.asked, self.findings, self.written
-        first = self.first_text_at
+        completion = said if written is None else written.text
+        first = self.first_text_at if completion else None
         return Served.model_construct(
             schema_=1,
             id=asked.id,
@@ -85,7 +86,7 @@ class Answer:
             reason=self.reason,
             messages=asked.messages,
             fields=asked.fields,
-            completion=said if written is None else written.text,
+            completion=completion,
             draft=None if self.draft is None or self.route == "student" else self.draft.text,
             fired=findings.fired,
             gates=findings.gates,
@@ -153,7 +154,9 @@ class Router:
         return self._with(answer, draft, "student", "kept")
 
     async def _test(self, answer: Answer, draft: Written) -> Findings:
-        own_limit = (answer.asked.max_tokens or self.decoding.max_tokens) < self.decoding.max_tokens
+        most = self.decoding.max_tokens
+        # A client's own limit excuses an answer that is cut, not reasoning after which there is none.
+        own_limit = bool(draft.text) and (answer.asked.max_tokens or most) < most
         if answer.asked.characters + len(draft.text) > LARGE:
             return await asyncio.to_thread(self.tests.of_draft, answer.prompt, draft, own_limit)
         return self.tests.of_draft(answer.prompt, draft, own_limit)

@@ -76,6 +76,8 @@ class Server:
     free: bool = False
     """Whether answers cost nothing, whatever the price says: the student's."""
     wants_log_probs: bool = False
+    reasons: bool = False
+    """Whether it may write reasoning and no answer, which then counts as an empty answer that was cut: the student's."""
     dialect: Dialect = field(default_factory=lambda: Dialect("none", "max_completion_tokens"))
     note: Callable[[str], None] = print
     """Called with what a person should know of the server."""
@@ -144,6 +146,7 @@ class Server:
 
     async def _pieces(self, reply: Any) -> AsyncIterator[str | Written]:
         said: list[str] = []
+        thought: list[str] = []
         usage: dict[str, Any] = {}
         finish, characters = "", 0
         async for line in reply.content:
@@ -157,8 +160,14 @@ class Server:
                 raise DownError(f"the stream broke off: {str(event['error'])[:200]}")
             usage = event.get("usage") or usage
             for choice in event.get("choices") or ():
-                text = (choice.get("delta") or {}).get("content") or (choice.get("delta") or {}).get("refusal")
+                delta = choice.get("delta") or {}
+                if self.reasons and (reasoning := delta.get("reasoning_content") or delta.get("reasoning")):
+                    thought.append(str(reasoning))
+                    characters += len(thought[-1])
+                text = delta.get("content") or delta.get("refusal")
                 finish = choice.get("finish_reason") or finish
+                if text and thought and not said:
+                    text = text.lstrip()  # the space between reasoning and answer, as `_read` leaves it out
                 if text:
                     said.append(text)
                     characters += len(text)
@@ -167,7 +176,8 @@ class Server:
                 raise DownError("the answer does not end")
         if not finish:
             raise DownError("the stream ended before the answer did")
-        whole = {"choices": [{"message": {"content": "".join(said)}, "finish_reason": finish}], "usage": usage}
+        message = {"content": "".join(said), "reasoning_content": "".join(thought)}
+        whole = {"choices": [{"message": message, "finish_reason": finish}], "usage": usage}
         yield self._read(json.dumps(whole).encode())
 
     @asynccontextmanager
@@ -256,8 +266,10 @@ class Server:
     def _read(self, content: bytes) -> Written:
         answer = read_answer(json.loads(content))
         text = answer.text or answer.refusal or ""
-        if not text.strip():
+        reasoned = self.reasons and answer.reasoning is not None
+        if not text.strip() and not reasoned:
             raise DownError("the answer is empty")
+        text = text.lstrip() if reasoned else text
         known = bool(answer.prompt_tokens or answer.completion_tokens)
         log_probs = [token.log_prob for token in answer.tokens or () if token.log_prob != FORCED]
         usd: float | None = 0.0
@@ -267,7 +279,7 @@ class Server:
             usd = sum(parts) / 1e6 if known and len(self.price) >= 2 else None
         return Written(
             text=text[:MOST_TEXT],
-            finish="length" if answer.finish_reason == "length" else "stop",
+            finish="length" if answer.finish_reason == "length" or not text else "stop",
             prompt_tokens=answer.prompt_tokens if known else None,
             completion_tokens=answer.completion_tokens if known else None,
             log_prob=sum(log_probs) / len(log_probs) if log_probs else None,

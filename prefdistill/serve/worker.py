@@ -83,7 +83,7 @@ class Student:
 
         run, recipe = stored_run(folder, overrides)
         policy = stored_policy(run, recipe, number)
-        self.student = recipe.student
+        self.student = recipe.student.of(policy)
         self.out = out
         self.tokenizer: Any = load_tokenizer(recipe.student)
         self.context = context_length(recipe.student)
