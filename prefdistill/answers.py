@@ -46,6 +46,8 @@ def write_answers(shop: Workshop, number: int, prompts: tuple[Prompt, ...]) -> t
     """Have the teacher answer a round's prompts, and return its drafts and what of them is trained on."""
     judges = {"verdicts": shop.judge} if judges_gates(shop.rubrics, shop.judge) else {}
     judged = drafts_and_verdicts(shop, wanted_answers(shop, number, prompts), judges)
+    if not judges:
+        shop.run.set_aside([shop.run.round(number) / "2-verdicts.jsonl"])  # of a round that learned otherwise before
     judged.verdicts.setdefault("verdicts", {})
     found = [row for prompt in judged.prompts for row in _answers(shop, number, judged, prompt, bool(judges))]
     answers = tuple(sorted((row for row in found if isinstance(row, Answer)), key=lambda answer: answer.id))

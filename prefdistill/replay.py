@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from prefdistill.artefacts import claim
 from prefdistill.assembly import Workshop, train_prompts
 from prefdistill.diagnostics.judging import flip_rate
 from prefdistill.drafting import Judged
@@ -33,7 +34,8 @@ def replay(shop: Workshop, number: int) -> tuple[Judged, Paired]:
     assert path is not None
     source, rounds = RunDirectory(path), shop.recipe.loop.rounds
     others = any(line.startswith(("warm_start.pairs_from:", "warm_start.prompts:")) for line in shop.changed)
-    if warm and _is_trained(shop.run.round(number)) and not (others and source.manifest.is_file()):
+    again = shop.redo_from in ("sample", "judge") or (others and source.manifest.is_file())
+    if warm and _is_trained(shop.run.round(number)) and not again:
         return _again(shop, number)
     taken = sorted(source.finished_rounds() - {0}) if warm else range(1, rounds + 1)
     union = [(each, pair) for each in taken for pair in _pairs(source, each)]
@@ -44,7 +46,12 @@ def replay(shop: Workshop, number: int) -> tuple[Judged, Paired]:
     else:
         start, end = ((number + step) * len(order) // rounds for step in (-1, 0))
         chosen = order[start:end]
-    return _of_round(shop, number, source, [item for item in chosen if item[1].prompt_id not in shop.forgotten])
+    made_from = _claim(shop, number, source, [*taken])
+    found = _of_round(shop, number, source, [item for item in chosen if item[1].prompt_id not in shop.forgotten])
+    marks, judged = Fingerprints(shop.run.round(number)), found[0]
+    marks.note("drafts", made_from, len(judged.drafts))
+    marks.note("verdicts", made_from, len(judged.verdicts["verdicts"]))
+    return found
 
 
 def require_source(shop: Workshop) -> None:
@@ -76,6 +83,27 @@ def require_source(shop: Workshop) -> None:
 
 def _is_trained(folder: Path) -> bool:
     return Fingerprints(folder).entries.get("policy", {}).get("rows") is not None
+
+
+TAKEN = {"drafts": ("sample", "1-drafts.jsonl"), "verdicts": ("judge", "2-verdicts.jsonl")}
+"""What is taken over from the other run: its stage and its file."""
+
+
+def _claim(shop: Workshop, number: int, source: RunDirectory, rounds: Sequence[int]) -> str:
+    """Make sure that what stands in the round's folder was taken from the same trainings of the other run; name them.
+
+    Their fingerprints stay what they are when a prompt is forgotten there.
+
+    Raises:
+        RunError: the folder holds what was made otherwise, such as answers that were paid for.
+    """
+    folder, recipe = shop.run.round(number), shop.recipe
+    trained = [Fingerprints(source.round(each)).of("policy") for each in rounds]
+    prompts = None if recipe.warm_start is None else recipe.warm_start.prompts
+    fingerprint = digest(["replay", trained, number, recipe.loop.rounds if prompts is None else prompts, recipe.seed])
+    for name, (stage, file) in TAKEN.items():
+        claim(shop, folder, name, stage, fingerprint, [folder / file])
+    return fingerprint
 
 
 def _again(shop: Workshop, number: int) -> tuple[Judged, Paired]:

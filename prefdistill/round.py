@@ -65,7 +65,10 @@ def rank_and_pair(shop: Workshop, number: int, judged: Judged) -> Paired:
 def write_pairs(shop: Workshop, number: int, paired: Paired) -> None:
     """Write rankings and pairs, or answers, and drops for the reader."""
     folder = shop.run.round(number)
-    if learns_from(shop.trainer_of(number)) == "answers":
+    on_answers = learns_from(shop.trainer_of(number)) == "answers"
+    others = ("3-rankings.jsonl", "4-pairs.jsonl") if on_answers else ("4-answers.jsonl",)
+    shop.run.set_aside([folder / name for name in others])  # of a round that learned otherwise before
+    if on_answers:
         shop.run.rows(folder, "4-answers.jsonl", Answer).rewrite(paired.answers)
     else:
         shop.run.rows(folder, "3-rankings.jsonl", Ranking).rewrite(paired.rankings)

@@ -242,3 +242,52 @@ def test_the_reference_can_be_set_and_is_written_out(recipe_file):
     assert given.reference == "base"
     assert given.resolved()["train"]["reference"] == "base"
     assert load_recipe(recipe_file, WARM).resolved()["train"]["reference"] == "warm_start"
+
+
+def copied(finished, tmp_path):
+    folder, _ = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    return copy
+
+
+TAKEN = ("warm_start.use=dpo", "warm_start.batch_size=2", "loop.rounds=0")
+
+
+def test_another_runs_pairs_do_not_take_the_place_of_answers_that_were_paid_for(finished, recipe_file, tmp_path):
+    folder, recipe = finished
+    copy = copied(finished, tmp_path)
+    before = (copy / "round-01" / "1-drafts.jsonl").read_bytes()
+    other = load_recipe(recipe_file, [*TAKEN, f"warm_start.pairs_from={folder}"])
+    with pytest.raises(RunError, match=r"round-01/drafts was made with other settings: .*--redo-from sample"):
+        run_recipe(other, copy)
+    assert (copy / "round-01" / "1-drafts.jsonl").read_bytes() == before
+    assert run_recipe(recipe, copy).rounds[-1].round == 2, "undoing the change goes on"
+
+
+def test_answers_after_another_runs_pairs_are_the_teachers(finished, recipe_file, tmp_path):
+    folder, _ = finished
+    run = tmp_path / "taken"
+    run_recipe(load_recipe(recipe_file, [*TAKEN, f"warm_start.pairs_from={folder}"]), run)
+    answers = load_recipe(recipe_file, [*WARM, "loop.rounds=0"])
+    with pytest.raises(RunError, match=r"--redo-from sample"):
+        run_recipe(answers, run, redo_from="train")
+    run_recipe(answers, run, redo_from="sample")
+    drafts = rows(run / "round-01" / "1-drafts.jsonl", Draft).values()
+    assert {draft.source for draft in drafts} == {"teacher"}
+    left = {path.name for path in (run / "round-01").iterdir()}
+    assert not left & {"2-verdicts.jsonl", "3-rankings.jsonl", "4-pairs.jsonl"}
+    assert len(list((run / "replaced").glob("*/round-01/1-drafts.jsonl"))) == 1
+
+
+def test_pairs_of_another_source_are_refused_and_leave_everything_as_it_was(finished, recipe_file, tmp_path):
+    folder, _ = finished
+    run = tmp_path / "taken"
+    recipe = load_recipe(recipe_file, [*TAKEN, f"warm_start.pairs_from={folder}"])
+    run_recipe(recipe, run)
+    before = {path.name: path.read_bytes() for path in sorted((run / "round-01").glob("*.jsonl"))}
+    another = tmp_path / "another"
+    run_recipe(load_recipe(recipe_file, ["loop.rounds=1", "seed=5"]), another)
+    with pytest.raises(RunError, match=r"round-01/drafts was made with other settings: warm_start\.pairs_from"):
+        run_recipe(load_recipe(recipe_file, [*TAKEN, f"warm_start.pairs_from={another}"]), run)
+    assert {path.name: path.read_bytes() for path in sorted((run / "round-01").glob("*.jsonl"))} == before

@@ -223,6 +223,18 @@ def budget_notes(figures: Figures) -> Iterator[Note]:
             yield Note("warning" if len(alike) > 1 else "info", f"not equal: {what}: {shown}")
 
 
+def untrained_answers(figures: Figures) -> Iterator[Note]:
+    """Yield the arms of which more answers were written than their optimiser steps can have trained on."""
+    for arm in figures.arms:
+        written, trained = budget_of(arm, "answers"), budget_of(arm, "trained")
+        if trained < written:
+            text = (
+                f"{arm.label}: {written:,.10g} answers were written and at most {trained:,.10g} trained on, because its "
+                "steps are those of the other arms; raise `train.steps` for all of them to use what was written"
+            )
+            yield Note("warning", text)
+
+
 OTHERWISE = ("outputs", "traces", "logits", "shuffled_online", "off_policy")
 """Arms that draft or judge otherwise by what they are; that they differ is no fault of the comparison."""
 BUDGETS = {
@@ -292,7 +304,13 @@ def gaps_refused(figures: Figures) -> list[Note]:
 
 def numbers_notes(figures: Figures, layout: Layout, grid: Grid) -> list[Note]:
     """Return what limits the numbers themselves."""
-    notes = [*unequal(layout), *budget_notes(figures), *unequal_base(layout, grid), *gaps_refused(figures)]
+    notes = [
+        *unequal(layout),
+        *budget_notes(figures),
+        *untrained_answers(figures),
+        *unequal_base(layout, grid),
+        *gaps_refused(figures),
+    ]
     if len(layout.seeds) == 1:
         text = (
             f"one seed ({layout.seeds[0]}): the intervals are over prompts only, and another seed may come out "

@@ -43,6 +43,8 @@ def sizes_of(
     chained = any(arm.warm_start for arm in arms)
     if not kinds or (equal == "prompts" and not chained):
         return Sizes(), ""
+    if equal == "teacher" and not recipe.loop.rounds:
+        raise RecipeError("--equal teacher: loop.rounds is 0, so no arm asks the teacher for anything to train on")
     prompts, _ = load_recipe_prompts(recipe)
     count = len(prompts.of("train"))
     if equal == "prompts":
@@ -52,8 +54,14 @@ def sizes_of(
         return Sizes({kind: float(noted[kind]) for kind in kinds}, count), unit
     alone = {kind: [*overrides, *KINDS[kind].overrides(recipe), *_own_keys(kind, arms)] for kind in ("online", *kinds)}
     work = {kind: work_a_prompt(load_recipe(path, keys), prompts) for kind, keys in alone.items()}
+    _all_work(work)
     unit = unit or next(each for each in UNITS if all(of.get(each) for of in work.values()))
-    _all_work(work, unit)
+    lost = next((kind for kind, of in work.items() if not of.get(unit)), None)
+    if lost is not None:
+        raise RecipeError(
+            f"--equal teacher: the comparison counts the teacher's work in {unit}, and that of {lost} is not known in it; "
+            "give its model a price (`usd_per_million`), or start a new comparison with --run NAME"
+        )
     rates = {kind: work["online"][unit] / work[kind][unit] for kind in kinds}
     return Sizes({**rates, **{kind: float(noted[kind]) for kind in kinds if kind in noted}}, count), unit
 
@@ -92,14 +100,14 @@ def work_a_prompt(recipe: Recipe, prompts: Loaded) -> dict[str, float]:
     return {unit: value for unit, value in values.items() if unit != "USD" or not unpriced}
 
 
-def _all_work(work: Mapping[str, Mapping[str, float]], unit: str) -> None:
+def _all_work(work: Mapping[str, Mapping[str, float]]) -> None:
     """Refuse arms of which some ask paid models for training and others do not."""
     paying = [kind for kind, of in work.items() if of.get("tokens")]
     free = [kind for kind, of in work.items() if not of.get("tokens")]
     if paying and free:
         raise RecipeError(
             f"--equal teacher: {' and '.join(paying)} ask a paid model for what they train on, and {' and '.join(free)} do "
-            "not, so no size makes their cost the same; use `--equal prompts`, or a judge that asks the teacher"
+            "not, so no size makes their cost the same; use `--equal prompts`, or a judge and a rubric that ask the teacher"
         )
 
 

@@ -51,7 +51,8 @@ class Origins:
         if answers or step.source == "teacher" or name.startswith("teacher-"):
             # The run's seed is not part of the requests; without a request cache each run asks for itself.
             alone = [self.recipe.seed, step.file.parent.name] if self.recipe.cache == "off" else []
-            return ["teacher", self._teacher, task, *how, *alone]
+            reasoning = [] if step.reasoning is None else [repr(step.reasoning)]
+            return ["teacher", self._teacher, task, *how, *alone, *reasoning]
         sampler: Any = self.recipe.sample.sampler
         how += [self.recipe.seed, self._plain["student"], sampler.identity(), task]
         if train:

@@ -50,7 +50,7 @@ def arms_table(figures: Figures) -> Table:
     if figures.teacher is not None:
         rows.append(_writer_row(TEACHER, figures.teacher))
     if figures.equal == "teacher":
-        columns += columns_of(("Teacher's replies", "count"), ("Paid", "usd"), ("Time", "seconds"))
+        columns += columns_of(("Judged and answered", "count"), ("Paid", "usd"), ("Time", "seconds"))
         work = {arm.label: _work_of(arm) for arm in figures.arms}
         rows = [(*row, *work.get(row[0], (None, None, None))) for row in rows]
     seeds = f"{len(figures.seeds)} seeds" if len(figures.seeds) > 1 else "one seed"
@@ -278,7 +278,11 @@ def budgets_table(figures: Figures) -> Table:
         )
         for arm in figures.arms
     )
-    same = "Steps and the teacher's replies" if figures.equal == "teacher" else "Prompts, drafts judged and steps"
+    same = (
+        "Steps, and drafts judged and answers written together,"
+        if figures.equal == "teacher"
+        else "Prompts, drafts judged and steps"
+    )
     note = (
         f"Means of the seeds. {same} should be equal; pairs are what the judge made of the drafts. "
         "Pairs trained on count answers too, and past ones that were mixed in. Kept round 0 is the base."

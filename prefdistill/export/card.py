@@ -17,6 +17,7 @@ from prefdistill.export.forms import Base
 from prefdistill.export.loading import Loadable, loading_code, serving_command, writing_code
 from prefdistill.export.source import Source
 from prefdistill.export.verifying import Check
+from prefdistill.plan.cards import read_card
 from prefdistill.plugins import name_of
 from prefdistill.protocols import learns_from
 from prefdistill.records import PreferencePair
@@ -92,30 +93,8 @@ def read_base(source: Source, base_name: str | None) -> BaseModel:
 def _license(source: Source) -> str | None:
     """Return the licence that the base's own card or configuration names; nothing is downloaded for it."""
     student = source.recipe.student
-    folder = Path(student.source)
-    card: Any = folder / "README.md"
-    config: Any = folder / "config.json"
-    if not folder.is_dir():
-        from huggingface_hub import try_to_load_from_cache
-
-        card, config = (
-            try_to_load_from_cache(student.model, name, revision=student.revision)
-            for name in ("README.md", "config.json")
-        )
-    found: Any = None
-    if isinstance(card, (str, Path)) and Path(card).is_file():
-        front = re.match(
-            r"---\s*\n(.*?)\n---\s*\n", Path(card).read_text(encoding="utf-8", errors="replace"), re.DOTALL
-        )
-        try:
-            data = yaml.safe_load(front.group(1)) if front else None
-        except yaml.YAMLError:
-            data = None
-        if isinstance(data, dict):
-            found = data.get("license_name") or data.get("license")
-    if not isinstance(found, str) and isinstance(config, (str, Path)) and Path(config).is_file():
-        found = (yaml.safe_load(Path(config).read_text(encoding="utf-8")) or {}).get("license")
-    return found if isinstance(found, str) and re.fullmatch(r"[\w.+ -]{1,60}", found) else None
+    found = read_card(student.source, source.recipe.directory, student.revision).licence
+    return found if found is not None and re.fullmatch(r"[\w.+ -]{1,60}", found) else None
 
 
 def render_card(export: Export) -> str:

@@ -25,6 +25,7 @@ RATE = "learning_rate=5.0e-4"
 ARMS = {
     "outputs": f"outputs,train.{RATE}",
     "traces": f"traces,train.{RATE},sample.max_new_tokens=208",
+    "traces_strip": f"traces_strip=traces,train.{RATE},train.trace=strip",
     "offline": "offline",
     "online": "online",
     "logits": f"logits,train.{RATE},train.teacher=prefdistill.sandbox:teacher",
@@ -60,7 +61,7 @@ def main() -> None:
 
 def main_table(tables: Path) -> None:
     """Print each arm's gold, what it cost and how much of the gap to the teacher it closed."""
-    print("| arm | gold, test | held-out score | gap recovered (95 %) | teacher's replies | seconds a seed |")
+    print("| arm | gold, test | held-out score | gap recovered (95 %) | judged and answered | seconds a seed |")
     print("|---|---:|---:|---|---:|---:|")
     for row in read(tables / "arms.csv"):
         gap = "–"
@@ -68,7 +69,7 @@ def main_table(tables: Path) -> None:
             low, high = (float(row[f"Gap recovered, {end}"]) for end in ("low", "high"))
             gap = f"{100 * float(row['Gap recovered']):.0f} % ({100 * low:.0f} to {100 * high:.0f})"
         cells = [_number(row.get(name), form) for name, form in (("Gold", ".3f"), ("Score", ".3f"))]
-        work = [_number(row.get(name), ",.0f") for name in ("Teacher's replies", "Time")]
+        work = [_number(row.get(name), ",.0f") for name in ("Judged and answered", "Time")]
         print(f"| {row['Arm']} | {' | '.join([*cells, gap, *work])} |")
     print()
 

@@ -104,7 +104,7 @@ def test_arms_with_equal_work_of_the_teacher(tmp_path: Path) -> None:
     assert not any(note.text.startswith("not equal") for note in by_work.notes)
     assert "at equal work of the teacher" in by_work.headline and "at unequal cost" in by_prompts.headline
     arms = by_work.tables[0]
-    place = [column.title for column in arms.columns].index("Teacher's replies")
+    place = [column.title for column in arms.columns].index("Judged and answered")
     assert [row[place] for row in arms.rows] == [None, 40, 40]
     budgets = next(table for table in by_work.tables if table.name == "budgets")
     written = [column.title for column in budgets.columns].index("Answers written")
@@ -116,6 +116,7 @@ def test_unequal_work_of_the_teacher_is_said(tmp_path: Path) -> None:
     report, _ = analyse(write_arms(tmp_path, online=fakes(0.1, 1), outputs=answers), "t", "", equal="teacher")
     assert "at unequal work of the teacher" in report.headline
     assert any(note.text == "not equal: optimiser steps: online 10, outputs 7" for note in report.notes)
+    assert any(note.text.startswith("outputs: 20 answers were written and at most") for note in report.notes)
 
 
 def test_a_stop_is_said_with_its_arm(tmp_path: Path) -> None:

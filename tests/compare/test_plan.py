@@ -165,3 +165,17 @@ def test_an_arms_own_keys_are_part_of_what_is_counted(tiny_recipe, tmp_path, arm
     plan = make_plan(tiny_recipe, (), [arms], "1", tmp_path / "c", "teacher")
     assert dict(plan.sizes.answers) == {"logits": 3.0}
     assert all(plan.recipe_of(each) for each in plan.runs)
+
+
+def test_without_rounds_there_is_no_work_to_make_equal(tiny_recipe):
+    with pytest.raises(RecipeError, match=r"--equal teacher: loop\.rounds is 0"):
+        make_plan(tiny_recipe, ["loop.rounds=0"], ["online,outputs"], "1", None, "teacher")
+
+
+def test_a_price_that_is_gone_is_said(tiny_recipe, tmp_path):
+    folder = tmp_path / "c"
+    judged = ["judge={use: rubric}", f"rubric={ASKED}"]
+    claim_folder(make_plan(tiny_recipe, [f"teacher={PAID}", *judged], ["online,outputs"], "1", folder, "teacher"), 1)
+    free = PAID.replace("usd_per_million: {input: 3, output: 15}", "max_tokens_parameter: max_tokens")
+    with pytest.raises(RecipeError, match=r"counts the teacher's work in USD, and that of online is not known"):
+        make_plan(tiny_recipe, [f"teacher={free}", *judged], ["online,outputs,traces"], "1", folder, "teacher")
