@@ -85,7 +85,8 @@ def run_recipe(
         outcome = run_rounds(shop, log)
         keep_policy(outcome)
         adopt_recipe(shop)
-        write_result(outcome, texts)
+        for text in write_result(outcome, texts):
+            log.note(text)
         log.write(f"ended: round {outcome.best_round} is kept")
         return outcome
 

@@ -22,7 +22,7 @@ from prefdistill.metrics.further import measure, reference_rows
 from prefdistill.metrics.rates import GapRecovered
 from prefdistill.recipe import Recipe
 from prefdistill.records import Comparison, EvaluationResult, Policy, RoundResult, Usage
-from prefdistill.run import Fingerprints, RunDirectory, disk_errors, read_json, write_json, write_text
+from prefdistill.run import Fingerprints, RunDirectory, as_json, disk_errors, read_json, write_json, write_text
 from prefdistill.stages.evaluate import performance_gap
 from prefdistill.stages.report import ReportData, pick_examples, render_report, render_result
 from prefdistill.stages.report.tables import Table, table_csv
@@ -55,14 +55,28 @@ class Outcome:
         return self.policies[self.best_round]
 
 
-def write_result(outcome: Outcome, texts: bool) -> None:
-    """Write result.json and report.html into the run folder."""
+def write_result(outcome: Outcome, texts: bool) -> list[str]:
+    """Write result.json and report.html into the run folder; return what was removed, as it told of another result."""
     run, report = outcome.shop.run, report_data(outcome)
     outcome.result = render_result(report)
+    removed = _remove_outdated(run, as_json(outcome.result))
     write_json(run.result, outcome.result)
     data = TypeAdapter(ReportData).dump_python(report, mode="json", by_alias=True)
     write_json(run.report_data, {"texts": texts, "report": data})
     write_text(run.report, render_run(run, report, texts))
+    return removed
+
+
+def _remove_outdated(run: RunDirectory, result: str) -> list[str]:
+    """Remove what a refresh said of the run's result where that is another now; return a note on it."""
+    there = [path for path in run.refresh_files if path.exists()]
+    if not there or (run.result.exists() and run.result.read_bytes() == result.encode()):
+        return []
+    for path in there:
+        with disk_errors(path):
+            path.unlink()
+    names = ", ".join(path.name for path in there)
+    return [f"{names}: removed, of an earlier result of this run; `prefdistill refresh` writes them of this one"]
 
 
 def render_again(run: RunDirectory, note: str | None = None) -> bool:

@@ -50,9 +50,14 @@ def write_text(path: Path, text: str) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def as_json(value: Any) -> str:
+    """Return `value` as the indented JSON of the run folder."""
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+    write_text(path, as_json(value))
 
 
 def read_json(path: Path) -> Any:
@@ -228,6 +233,16 @@ class RunDirectory:
     def refresh_page(self) -> Path:
         """Old and new student side by side, where the run is a refresh of another."""
         return self.path / "refresh.html"
+
+    @property
+    def refresh_files(self) -> tuple[Path, Path, Path]:
+        """What a refresh says of this run's result: the page, the same as Markdown, and its numbers."""
+        return self.refresh_page, self.path / "refresh.md", self.path / "refresh.json"
+
+    @property
+    def drift_reports(self) -> tuple[Path, ...]:
+        """What `prefdistill drift` writes where it is not told another folder; they quote requests."""
+        return tuple(self.path / "drift" / f"drift.{kind}" for kind in ("html", "md", "json"))
 
     @property
     def label_files(self) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from prefdistill.compare.showing import to_grid
 from prefdistill.console import TerminalDisplay, estimate_table
 from prefdistill.costs.estimate import closing_lines, figures
 from prefdistill.costs.measured import spent_before
-from prefdistill.errors import RunError
+from prefdistill.errors import PrefdistillError, RunError
 from prefdistill.finished import read_finished
 from prefdistill.loop import run_recipe
 from prefdistill.refresh.caveats import caveats
@@ -28,7 +29,7 @@ from prefdistill.refresh.reuse import take_over
 from prefdistill.refresh.tables import tables
 from prefdistill.refresh.verdict import give_verdict
 from prefdistill.refresh.writing import RefreshReport, build_report, lines_of, write_report
-from prefdistill.run import RunDirectory
+from prefdistill.run import RunDirectory, disk_errors
 from prefdistill.stages.report.comparison import Note
 from prefdistill.stages.report.tables import Table
 
@@ -41,6 +42,18 @@ PRINTED = {
 """Tables that the terminal shows, and the columns that it leaves to the page."""
 NARROW = 110
 """Columns of a terminal below which intervals, and those below, are left to the page too."""
+TRIED = (
+    "manifest.json",
+    "result.json",
+    "recipe.yaml",
+    "prompts*.jsonl",
+    "forgotten.jsonl",
+    "spending.jsonl",
+    "baselines/*.json*",
+    "round-*/*.json*",
+    "test/*/*.json*",
+)
+"""Files of a refresh on which depends what is left to do in it: no weights, pages or served logs."""
 NARROW_HIDES = ("Score interval", "Difference interval", "Training judge", "Weights, MB")
 
 
@@ -93,17 +106,17 @@ def price_refresh(
     plan = plan_refresh(old, student, folder, overrides, way)
     _print(console, opening(plan))
     with _tried(plan) as tried:
-        remember_forgotten(tried)
+        notes = [_named(line, tried, plan.run) for line in remember_forgotten(tried)]
         with opened(tried.recipe, tried.run) as shop:
             take_over(shop, tried)
             ahead = ahead_of(shop, tried)
-    for line in (*plan.notes, *ahead_lines(ahead)):
+    for line in (*plan.notes, *notes, *ahead_lines(ahead)):
         _print(console, line)
     if ahead.estimate.calls:
         console.print(estimate_table(ahead.estimate))
         _print(console, f"expected: {figures(ahead.estimate)}")
-        tried_in, known_from = str(tried.run.path), str(plan.old.directory.path)  # what is there is the old run's
-        _print(console, f"assumed: {ahead.estimate.assumptions.replace(tried_in, known_from)}")
+        known_from = plan.run if plan.run.manifest.is_file() else plan.old.directory  # else all there is the old run's
+        _print(console, f"assumed: {_named(ahead.estimate.assumptions, tried, known_from)}")
     else:
         _print(console, "no paid calls: no judge, teacher or sampler of this recipe asks a model that costs money")
     spent = spent_before(plan.run.path / "spending.jsonl")
@@ -113,15 +126,35 @@ def price_refresh(
 
 @contextmanager
 def _tried(plan: RefreshPlan) -> Iterator[RefreshPlan]:
-    """Hand out the plan with a folder that goes away again, where the refresh has none yet."""
-    if plan.run.manifest.is_file():
-        with plan.run.locked():
-            yield plan
-        return
+    """Hand out the plan with a folder that goes away again, in which what the refresh has so far is copied.
+
+    Raises:
+        PrefdistillError: as the refresh itself would, with its own folder named.
+    """
     beside = plan.old.directory.path.resolve().parent  # what its replies cost is looked for among the folders there
     place = beside if os.access(beside, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix=".refresh-", dir=place) as folder:
-        yield replace(plan, run=RunDirectory(Path(folder)))
+        tried = replace(plan, run=RunDirectory(Path(folder)))
+        if plan.run.manifest.is_file():
+            _copy_tried(plan.run.path, tried.run.path)
+        try:
+            yield tried
+        except PrefdistillError as problem:
+            raise type(problem)(_named(str(problem), tried, plan.run)) from None
+
+
+def _copy_tried(source: Path, target: Path) -> None:
+    """Copy the records of a run; an append to a link would reach the run itself."""
+    for path in (path for pattern in TRIED for path in source.glob(pattern)):
+        place = target / path.relative_to(source)
+        with disk_errors(place):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, place)
+
+
+def _named(text: str, tried: RefreshPlan, run: RunDirectory) -> str:
+    """Return a text with the name of a folder that stays in place of the one that goes away."""
+    return text.replace(str(tried.run.path), str(run.path))
 
 
 def opening(plan: RefreshPlan) -> str:

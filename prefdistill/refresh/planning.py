@@ -68,7 +68,7 @@ def plan_refresh(
     _refuse_other_run(plan)
     _refuse_served(plan)
     _refuse_incomparable(plan)
-    return RefreshPlan(old, recipe, plan.run, chosen, (*notes, *_prompt_notes(plan)))
+    return RefreshPlan(old, recipe, plan.run, chosen, (*_student_notes(plan), *notes, *_prompt_notes(plan)))
 
 
 def default_way(old: FinishedRun) -> Way:
@@ -152,6 +152,18 @@ def _refuse_served(plan: RefreshPlan) -> None:
 
 def _is_same_student(plan: RefreshPlan) -> bool:
     return plan.recipe.student.source == plan.old.recipe.student.source
+
+
+def _student_notes(plan: RefreshPlan) -> list[str]:
+    """Say where the new base is no other; a revision that the old run named is not taken over."""
+    if not _is_same_student(plan):
+        return []
+    named, revision = plan.recipe.student.model, plan.old.recipe.student.revision
+    at = f" (at revision {revision}; the new one: {plan.recipe.student.revision or 'the latest'})" if revision else ""
+    return [
+        f"student: {named} is the old run's base too{at}: no change of the base is measured, only another training of "
+        "the same one"
+    ]
 
 
 FIXED = ("compare", "temperature", "top_p", "best_of")

@@ -32,8 +32,6 @@ from prefdistill.stages.report.table_view import views
 from prefdistill.stages.report.tables import Table
 from prefdistill.stages.report.verdict import Figure
 
-JSON, MARKDOWN = "refresh.json", "refresh.md"
-"""Files in the new run's folder, beside the page."""
 PLACES = ("students", "difference", "criteria", "tasks", "size", "reuse", "training")
 IN_MARKDOWN = ("students", "difference", "criteria", "tasks", "size", "reuse")
 
@@ -107,11 +105,11 @@ def write_report(
     texts: bool,
 ) -> dict[str, Path]:
     """Write all three files, and return where they are."""
-    folder = new.directory.path
-    write_json(folder / JSON, refresh_json(report, old, figures, account))
-    write_text(folder / MARKDOWN, render_markdown(report))
-    write_text(new.directory.refresh_page, render_page(report, figures, _browser(old, new), texts))
-    return {"report": new.directory.refresh_page, "summary": folder / MARKDOWN, "numbers": folder / JSON}
+    page, summary, numbers = new.directory.refresh_files
+    write_json(numbers, refresh_json(report, old, figures, account))
+    write_text(summary, render_markdown(report))
+    write_text(page, render_page(report, figures, _browser(old, new), texts))
+    return {"report": page, "summary": summary, "numbers": numbers}
 
 
 def refresh_json(report: RefreshReport, old: FinishedRun, figures: RefreshFigures, account: Account) -> dict[str, Any]:

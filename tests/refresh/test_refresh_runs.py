@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from prefdistill.protocols import no_progress
 from prefdistill.recipe import load_recipe
 from prefdistill.records import Draft, PreferencePair, Verdict
 from prefdistill.refresh.command import price_refresh, refresh_run
+from prefdistill.refresh.planning import plan_refresh
 from prefdistill.run import RowFile, read_json
 from prefdistill.status import read_status
 from prefdistill.student import load_tokenizer, render_prompt
@@ -269,6 +271,51 @@ def test_a_dry_run_writes_nothing(plain: Path, tiny: Path, tmp_path: Path) -> No
     assert "pairs of 2 rounds of the old run; nobody is asked for them" in printed
     assert "new, drafts to be judged" in printed and "no paid calls" in printed
     assert not (tmp_path / "new").exists() and contents(plain) == before
+
+
+def everything(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """When each file and folder was last written, and what it holds, the lock too."""
+    paths = sorted(folder.rglob("*"))
+    return {str(path): (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"") for path in paths}
+
+
+def test_a_dry_run_of_more_rounds_writes_nothing_into_the_refresh(plain, tiny, tmp_path):
+    """Not even its recipe; what it has already is counted, and what was forgotten in the old run since is said."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    shutil.copytree(plain, old)
+    refresh(old, tiny, new, "loop.rounds=0", "warm_start.steps=2")
+    key = next(prompt.id for prompt in read_finished(old).prompts.values() if prompt.split == "train")
+    forget_prompt(old, key)
+    before = everything(tmp_path)
+    printed = {}
+    for rounds in (0, 1):
+        console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+        price_refresh(old, str(tiny), new, (f"loop.rounds={rounds}", "warm_start.steps=2"), None, console)
+        printed[rounds] = console.export_text()
+        assert everything(tmp_path).keys() == before.keys()
+        assert {name: found for name, found in everything(tmp_path).items() if found != before[name]} == {}
+    assert "new: nothing is left to be judged" in printed[0], "the records of the refresh are in the copy"
+    assert "new, drafts to be judged: " in printed[1]
+    assert f"prefdistill forget {key} --run {new}" in printed[0]
+    (new / "baselines" / "base-validation-drafts.jsonl").write_text("torn\n\n")
+    with pytest.raises(RunError, match=re.escape(str(new / "baselines" / "base-validation-drafts.jsonl")) + ":1"):
+        price_refresh(old, str(tiny), new, ("warm_start.steps=2",), None, console)
+
+
+def test_going_on_alone_removes_what_a_refresh_said_of_the_earlier_result(alone: Path, tmp_path: Path) -> None:
+    copy, names = tmp_path / "copy", ("refresh.html", "refresh.md", "refresh.json")
+    shutil.copytree(alone, copy)
+    run_recipe(load_recipe(copy / "recipe.yaml"), copy)
+    assert all((copy / name).is_file() for name in names), "the result is as it was"
+    run_recipe(load_recipe(copy / "recipe.yaml", ["loop.rounds=1", "loop.prompts_per_round=4"]), copy)
+    assert not any((copy / name).exists() for name in names)
+    assert "refresh.html, refresh.md, refresh.json: removed" in (copy / "log.txt").read_text()
+
+
+def test_the_same_base_again_is_said(plain: Path, tiny: Path, tmp_path: Path) -> None:
+    own = str(ROOT / "prefdistill" / "sandbox" / "student")
+    assert "is the old run's base too: no change of the base" in plan_refresh(plain, own, tmp_path / "new", ()).notes[0]
+    assert not any("base too" in note for note in plan_refresh(plain, str(tiny), tmp_path / "new", ()).notes)
 
 
 @pytest.mark.parametrize(
