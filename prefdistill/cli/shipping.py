@@ -222,7 +222,11 @@ def serve(
         str, typer.Option(metavar="NAME", help="The environment variable with the key for --student-url.")
     ] = "OPENAI_API_KEY",
     log: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where requests are logged. Default: RUN/served.jsonl.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Where requests are logged. Default: RUN/served.jsonl. One server a file: a second server needs its own.",
+        ),
     ] = None,
     log_megabytes: Annotated[
         float, typer.Option(min=0.001, help="Its size before a new one is begun; five older ones are kept.")
@@ -240,16 +244,26 @@ def serve(
     ] = None,
     api_key_env: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="The environment variable with the key that clients must send."),
+        typer.Option(
+            metavar="NAME",
+            help="The environment variable with the key that clients must send. /healthz and /metrics need none: whoever "
+            "reaches the port reads how much is asked, sent on and spent, but no text.",
+        ),
     ] = None,
     max_in_flight: Annotated[int, typer.Option(min=1, help="Further requests get 429 and Retry-After.")] = 64,
     max_body_kb: Annotated[int, typer.Option(min=1, help="Larger requests get 413.")] = 256,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one request.")] = 120.0,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds for one request, its body and its stream included.")
+    ] = 120.0,
     teacher_timeout: Annotated[
         float, typer.Option(min=0.1, help="Seconds for the teacher, before the student's answer is given instead.")
     ] = 60.0,
     calibrate_only: Annotated[
-        bool, typer.Option("--calibrate-only", help="Write RUN/calibration.json, say what would be sent on, and end.")
+        bool,
+        typer.Option(
+            "--calibrate-only",
+            help="Write RUN/calibration.json (not while a server uses it), say what would be sent on, and end.",
+        ),
     ] = False,
 ) -> None:
     """Serve a run's policy as an OpenAI-compatible endpoint, with the teacher behind it for what the student gets wrong.

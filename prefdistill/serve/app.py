@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from fastapi import FastAPI, Request
 from fastapi.exceptions import HTTPException, StarletteHTTPException
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.requests import ClientDisconnect
 
 from prefdistill.serve.gauges import CONTENT_TYPE, Gauges
 from prefdistill.serve.journal import Journal
@@ -48,7 +49,7 @@ class Limits:
     body_bytes: int = 262_144
     in_flight: int = 64
     seconds: float = 120.0
-    """For one request, streams included."""
+    """For one request, from its first byte to its last: body and stream included."""
 
 
 @dataclass
@@ -93,7 +94,7 @@ def build_app(service: Service) -> FastAPI:
             return _refused(service, problem)
         with _Flight(service) as flight:
             try:
-                asked = parse_request(await _read_body(request, service.limits.body_bytes), service.name)
+                asked = parse_request(await _in_time(request, service.limits, flight.until), service.name)
             except WireError as problem:
                 return _refused(service, problem)
             return await _answered(service, request, asked, flight)
@@ -134,6 +135,8 @@ class _Flight:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self.until = asyncio.get_running_loop().time() + service.limits.seconds
+        """When its time is over, its body, its answer and its stream together, on the loop's clock."""
         self.streams = False
         """Whether the stream ends it, and not the handler."""
 
@@ -178,12 +181,11 @@ class _Stream(StreamingResponse):
     async def _events(self) -> AsyncIterator[bytes]:
         """Yield the events; a stream that breaks off ends with an error."""
         service, asked = self._service, self._answer.asked
-        until = asyncio.get_running_loop().time() + service.limits.seconds
         try:
             yield first_chunk(asked, service.name)
             async with aclosing(service.router.rest(self._answer)) as pieces:
                 while True:
-                    async with asyncio.timeout_at(until):
+                    async with asyncio.timeout_at(self._flight.until):
                         piece = await anext(pieces, None)
                     if piece is None:
                         break
@@ -220,6 +222,18 @@ def _host(request: Request) -> str | None:
         return None
 
 
+async def _in_time(request: Request, limits: Limits, until: float) -> bytes:
+    """Read the body of a request from a client that neither dawdles nor hangs up."""
+    try:
+        async with asyncio.timeout_at(until):
+            return await _read_body(request, limits.body_bytes)
+    except TimeoutError:
+        text = f"The body was not there within {limits.seconds:g} seconds."
+        raise WireError(408, text, code="timeout", headers={"connection": "close"}) from None
+    except ClientDisconnect:
+        raise WireError(CLOSED, "The client went away.") from None
+
+
 async def _read_body(request: Request, most: int) -> bytes:
     """Read the body of a request, no more than `most` bytes."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
@@ -241,11 +255,10 @@ async def _answered(service: Service, request: Request, asked: Asked, flight: _F
     """Answer a request that was understood; log it however it ends."""
     answer, problem = None, None
     try:
-        answer = await _unless_gone(request, service.router.answer(asked), service.limits.seconds)
+        answer = await _unless_gone(request, service.router.answer(asked), flight.until)
     except BothDownError as found:
         service.router.say(f"{asked.id}: nobody can answer: {found}")
-        problem = WireError(503, "Neither student nor teacher can answer now; try again soon.", kind="server_error",
-                            code="upstream_unavailable", headers={"retry-after": "5"})  # fmt: skip
+        problem = _neither_can(found.too_long)
     except TimeoutError:
         text = f"No answer within {service.limits.seconds:g} seconds."
         problem = WireError(504, text, kind="server_error", code="timeout")
@@ -273,6 +286,18 @@ async def _answered(service: Service, request: Request, asked: Asked, flight: _F
     return Response(body, headers=headers, media_type="application/json")
 
 
+def _neither_can(too_long: bool) -> WireError:
+    if too_long:
+        text = (
+            "The prompt and the tokens for its answer do not fit into the student's context, and no teacher takes them; "
+            "send a shorter prompt or a smaller max_tokens."
+        )
+        return WireError(400, text, param="messages", code="context_length_exceeded")
+    text = "Neither student nor teacher can answer now; try again soon."
+    headers = {"retry-after": "5"}
+    return WireError(503, text, kind="server_error", code="upstream_unavailable", headers=headers)
+
+
 def _failed(asked: Asked) -> Answer:
     return Answer(asked, to_prompt(asked.messages, asked.fields))
 
@@ -281,7 +306,7 @@ class _GoneError(Exception):
     """The client closed its connection."""
 
 
-async def _unless_gone(request: Request, work: Awaitable[Answer], seconds: float) -> Answer:
+async def _unless_gone(request: Request, work: Awaitable[Answer], until: float) -> Answer:
     """Return what `work` gives; cancel it where the client goes away or the time is over.
 
     Raises:
@@ -289,6 +314,7 @@ async def _unless_gone(request: Request, work: Awaitable[Answer], seconds: float
     """
     working = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_gone(request.receive))
+    seconds = max(0.0, until - asyncio.get_running_loop().time())
     try:
         done, _ = await asyncio.wait({working, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if working in done:

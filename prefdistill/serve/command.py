@@ -9,7 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from prefdistill.recipe import Recipe
 from prefdistill.records import Policy
 from prefdistill.run import RunDirectory, write_json
 from prefdistill.serve.calibrating import FILE, Calibration, calibrate, fit_scope, read_cases, trace_notes
+from prefdistill.serve.holding import held, held_log
 from prefdistill.serve.journal import Journal
 from prefdistill.serve.opening import StudentWanted, open_student, open_teacher, teacher_system
 from prefdistill.serve.router import Decoding, Router
@@ -63,6 +64,10 @@ class Wanted:
     teacher_timeout: float = 60.0
     calibrate_only: bool = False
 
+    def log_of(self, run: RunDirectory) -> Path:
+        """Return where requests are logged."""
+        return self.log or run.path / "served.jsonl"
+
     def student(self, recipe: Recipe) -> StudentWanted:
         """Return which student is wanted; of a recipe whose reasoning is already switched."""
         return StudentWanted(
@@ -95,25 +100,43 @@ def serve_run(wanted: Wanted, say: Callable[[str], None]) -> None:
         )
     run, recipe = stored_run_traced(wanted.folder, wanted.no_trace, wanted.overrides)
     policy = stored_policy(run, recipe, wanted.round)
-    scope = fit_scope(run) if "out_of_scope" in on else None
-    tests = Screen(on, recipe.rubrics, scope=scope)
+    with ExitStack() as holding:
+        if not wanted.calibrate_only:
+            holding.enter_context(held_log(wanted.log_of(run)))
+        scope = fit_scope(run) if "out_of_scope" in on else None
+        made = _calibrated(wanted, run, recipe, policy, Screen(on, recipe.rubrics, scope=scope))
+        for line in calibration_lines(made):
+            say(line)
+        if holding.enter_context(held(run.path / FILE)):
+            write_json(run.path / FILE, made.model_dump(mode="json"))
+        else:
+            say(_not_replaced(wanted, run))
+        if wanted.calibrate_only:
+            return
+        listener = holding.enter_context(_bound(wanted))
+        asyncio.run(
+            _serve(wanted, run, recipe, Screen(on, recipe.rubrics, made.thresholds, scope), made, key, listener, say)
+        )
+
+
+def _calibrated(wanted: Wanted, run: RunDirectory, recipe: Recipe, policy: Policy, tests: Screen) -> Calibration:
     made = calibrate(
         read_cases(run, recipe, policy, tests),
         wanted.fallback,
-        on,
+        tests.on,
         run=run.path.resolve().name,
         round=policy.round,
         temperature=recipe.evaluate.temperature,
     )
-    made = made.model_copy(update={"notes": (*made.notes, *_trace_notes(wanted, recipe, policy))})
-    for line in calibration_lines(made):
-        say(line)
-    write_json(run.path / FILE, made.model_dump(mode="json"))
-    if wanted.calibrate_only:
-        return
-    tests = Screen(on, recipe.rubrics, made.thresholds, scope)
-    with _bound(wanted) as listener:
-        asyncio.run(_serve(wanted, run, recipe, tests, made, key, listener, say))
+    return made.model_copy(update={"notes": (*made.notes, *_trace_notes(wanted, recipe, policy))})
+
+
+def _not_replaced(wanted: Wanted, run: RunDirectory) -> str:
+    """Return what to say where another server's calibration stays."""
+    then = (
+        "end it first to replace them" if wanted.calibrate_only else "this server's own are those above, kept in memory"
+    )
+    return f"  note: {run.path / FILE} was not replaced: a server that is running serves by its thresholds; {then}"
 
 
 def _trace_notes(wanted: Wanted, recipe: Recipe, policy: Policy) -> Iterator[str]:
@@ -202,7 +225,7 @@ async def _serve(
     from prefdistill.serve.shadow import Shadow
 
     gauges = Gauges(made.wanted, made.share)
-    log = ServedLog(wanted.log or run.path / "served.jsonl", int(wanted.log_megabytes * 1e6))
+    log = ServedLog(wanted.log_of(run), int(wanted.log_megabytes * 1e6))
     journal = Journal(log, wanted.redact, say, gauges.log_lost.inc)
     closing: list[Upstream] = []
     shadow: Shadow | None = None

@@ -23,7 +23,7 @@ from typing import Literal
 
 from prefdistill.records import Message, Prompt
 from prefdistill.serve.routing import Findings, Screen, Written, to_prompt
-from prefdistill.serve.upstream import DownError, TooLongError, Upstream, Writing, with_system
+from prefdistill.serve.upstream import DownError, TooLongError, UnrenderableError, Upstream, Writing, with_system
 from prefdistill.serve.wire import Asked
 from prefdistill.served import Reason, Route, Served
 
@@ -33,6 +33,16 @@ LARGE = 20_000
 
 class BothDownError(Exception):
     """Neither student nor teacher can answer."""
+
+    def __init__(self, message: str, *, too_long: bool = False) -> None:
+        """Say why.
+
+        Args:
+            message: what both said.
+            too_long: whether a shorter prompt would help and waiting would not.
+        """
+        super().__init__(message)
+        self.too_long = too_long
 
 
 @dataclass(frozen=True)
@@ -138,8 +148,8 @@ class Router:
             draft = await self.student.write(self._for_student(answer))
         except DownError:
             return await self._by_teacher(answer, "student_down")
-        except TooLongError:
-            return await self._by_teacher(answer, "length", too_long=True)
+        except TooLongError as problem:
+            return await self._by_teacher(answer, "length", too_long=problem)
         return await self._tested(answer, draft)
 
     async def _tested(self, answer: Answer, draft: Written) -> Answer:
@@ -161,7 +171,7 @@ class Router:
             return await asyncio.to_thread(self.tests.of_draft, answer.prompt, draft, own_limit)
         return self.tests.of_draft(answer.prompt, draft, own_limit)
 
-    async def _by_teacher(self, answer: Answer, reason: Reason, too_long: bool = False) -> Answer:
+    async def _by_teacher(self, answer: Answer, reason: Reason, too_long: TooLongError | None = None) -> Answer:
         """Answer by the teacher; where it is down by the student, if that can answer at all."""
         try:
             writing = self._for_teacher(answer)
@@ -171,16 +181,16 @@ class Router:
                 return answer
             return self._with(answer, await self.teacher.write(writing), "teacher", reason)
         except (DownError, TooLongError) as problem:
-            why = f"teacher: {problem}"
+            why, lasting = f"teacher: {problem}", problem.lasting
         if answer.draft is not None:
             return self._with(answer, answer.draft, "student", "teacher_down")
-        if too_long:
-            raise BothDownError(f"the prompt is too long for the student; {why}")
-        return await self._by_student_after_all(answer, reason, why)
+        if too_long is not None:
+            raise _neither(too_long, why, lasting)
+        return await self._by_student_after_all(answer, reason, why, lasting)
 
-    async def _by_student_after_all(self, answer: Answer, reason: Reason, why: str) -> Answer:
+    async def _by_student_after_all(self, answer: Answer, reason: Reason, why: str, lasting: bool) -> Answer:
         """Answer by the student although a test spoke against it, or once it is back."""
-        draft = await self._draft_at_last(answer, why)
+        draft = await self._draft_at_last(answer, why, lasting)
         answer.draft = draft
         if self.tests.read_drafts:
             answer.buffered = "draft"
@@ -190,13 +200,13 @@ class Router:
         kept = reason == "student_down" and not answer.findings.fired
         return self._with(answer, draft, "student", "kept" if kept else "teacher_down")
 
-    async def _draft_at_last(self, answer: Answer, why: str) -> Written:
+    async def _draft_at_last(self, answer: Answer, why: str, lasting: bool) -> Written:
         """Return the student's draft, waiting once for a student that is being started."""
         for waited in (False, True):
             try:
                 return await self.student.write(self._for_student(answer))
             except TooLongError as problem:
-                raise BothDownError(f"student: {problem}; {why}") from None
+                raise _neither(problem, why, lasting) from None
             except DownError as problem:
                 if waited or not await self.student.back(self.retry_seconds):
                     raise BothDownError(f"student: {problem}; {why}") from None
@@ -261,3 +271,9 @@ class Router:
             top_p=top_p if asked.top_p is None else asked.top_p,
             seed=asked.seed,
         )
+
+
+def _neither(student: TooLongError, why: str, lasting: bool) -> BothDownError:
+    """Return the error of a prompt that does not fit the student, and that the teacher did not answer either."""
+    too_long = lasting and not isinstance(student, UnrenderableError)
+    return BothDownError(f"student: {student}; {why}", too_long=too_long)

@@ -28,6 +28,8 @@ QUIET_SECONDS = 2.0
 CONNECT_SECONDS = 5.0
 MOST_TEXT = 1_000_000
 """Characters of an answer that are read; a server that writes more is broken."""
+PASSING = (408, 409, 425, 429)
+"""Refusals that pass: the same request may be answered a little later."""
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError)
 
 
@@ -37,6 +39,8 @@ class Health:
 
     failures: int = 0
     until: float = 0.0
+    lasting: bool = False
+    """Whether the last failure was a refusal that does not pass by itself: a key or a name, say."""
     now: Callable[[], float] = time.monotonic
 
     @property
@@ -48,12 +52,14 @@ class Health:
         """Raise DownError while it is left alone; where the time is over, let one request try it."""
         if self.failures >= FAILURES:
             if self.now() < self.until:
-                raise DownError("it failed several times in a row and is left alone for a moment")
+                alone = "it failed several times in a row and is left alone for a moment"
+                raise DownError(alone, lasting=self.lasting)
             self.until = self.now() + QUIET_SECONDS
 
-    def failed(self) -> None:
+    def failed(self, lasting: bool = False) -> None:
         """Note a failure."""
         self.failures += 1
+        self.lasting = lasting
         self.until = self.now() + QUIET_SECONDS
 
     def answered(self) -> None:
@@ -191,7 +197,8 @@ class Server:
         waited = self._turns.locked()
         async with self._turns:
             if waited and self.health.resting:
-                raise DownError("it went down while this request waited for its turn")
+                down = "it went down while this request waited for its turn"
+                raise DownError(down, lasting=self.health.lasting)
             try:
                 yield
             except (aiohttp.ClientError, TimeoutError, OSError) as problem:
@@ -238,9 +245,10 @@ class Server:
         lower = text.lower()
         if status in (400, 413, 422) and ("context" in lower or "too long" in lower or "max_model_len" in lower):
             return TooLongError(self._clean(text))
+        lasting = 400 <= status < 500 and status not in PASSING
         if status in (401, 402, 403, 404, 429) or status >= 500:
-            self.health.failed()
-        return DownError(self._clean(f"HTTP {status}: {text}"))
+            self.health.failed(lasting)
+        return DownError(self._clean(f"HTTP {status}: {text}"), lasting=lasting)
 
     def _worded_anew(self, body: Mapping[str, Any], status: int, text: str) -> bool:
         """Whether the request should be sent once more, without what the server complains of."""
@@ -268,7 +276,7 @@ class Server:
         text = answer.text or answer.refusal or ""
         reasoned = self.reasons and answer.reasoning is not None
         if not text.strip() and not reasoned:
-            raise DownError("the answer is empty")
+            raise DownError("the answer is empty", lasting=True)
         text = text.lstrip() if reasoned else text
         known = bool(answer.prompt_tokens or answer.completion_tokens)
         log_probs = [token.log_prob for token in answer.tokens or () if token.log_prob != FORCED]

@@ -21,7 +21,7 @@ from typing import Any
 
 from prefdistill.errors import SampleError
 from prefdistill.serve.routing import Written
-from prefdistill.serve.upstream import DownError, TooLongError, Writing
+from prefdistill.serve.upstream import DownError, TooLongError, UnrenderableError, Writing
 
 COMMAND = (sys.executable, "-m", "prefdistill.serve.worker")
 MOST_LINE = 1 << 24
@@ -234,6 +234,8 @@ class StudentProcess:
 
 
 def _written(reply: dict[str, Any]) -> Written:
+    if "unrenderable" in reply:
+        raise UnrenderableError(reply["unrenderable"])
     if "too_long" in reply:
         raise TooLongError(reply["too_long"])
     if "error" in reply:

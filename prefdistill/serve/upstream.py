@@ -13,7 +13,7 @@ from typing import Protocol
 
 from prefdistill.errors import PrefdistillError
 from prefdistill.protocols import Teacher, TeacherRequest
-from prefdistill.records import Failure, Message
+from prefdistill.records import SETTLED_KINDS, Failure, Message
 from prefdistill.serve.routing import Written
 from prefdistill.workers import Workers
 
@@ -21,9 +21,25 @@ from prefdistill.workers import Workers
 class DownError(Exception):
     """An upstream cannot answer now."""
 
+    def __init__(self, message: str, *, lasting: bool = False) -> None:
+        """Say why.
+
+        Args:
+            message: what it said.
+            lasting: whether the same request would fail again soon: it was refused, or nobody is there to ask.
+        """
+        super().__init__(message)
+        self.lasting = lasting
+
 
 class TooLongError(Exception):
     """A prompt does not fit into the student's context, or cannot be rendered for it at all."""
+
+    lasting = True
+
+
+class UnrenderableError(TooLongError):
+    """A conversation that the student's template or tokenizer cannot take, however short it is."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +93,11 @@ class Nobody:
 
     async def write(self, asked: Writing) -> Written:
         """Raise DownError."""
-        raise DownError("there is none")
+        raise DownError("there is none", lasting=True)
 
     async def stream(self, asked: Writing) -> AsyncGenerator[str | Written]:
         """Raise DownError."""
-        raise DownError("there is none")
+        raise DownError("there is none", lasting=True)
         yield ""
 
     async def back(self, seconds: float) -> bool:
@@ -113,7 +129,7 @@ class PluginTeacher:
         except (PrefdistillError, StopIteration, RuntimeError) as problem:
             raise DownError(f"{type(problem).__name__}: {problem}") from None
         if isinstance(reply, Failure):
-            raise DownError(reply.message)
+            raise DownError(reply.message, lasting=reply.kind in SETTLED_KINDS)
         usage = reply.usage
         return Written(
             text=reply.text,

@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from time import perf_counter
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from prefdistill.records import Message, Role
 
@@ -64,6 +65,16 @@ class WireError(Exception):
         self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
+def _number(value: Any) -> Any:
+    """Refuse true and false where a number is expected; Python takes them for 1 and 0."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("number", "expected a number, found true or false")
+    return value
+
+
+_Number = BeforeValidator(_number)
+
+
 class _Turn(BaseModel):
     model_config = ConfigDict(extra="allow")
 
@@ -80,11 +91,11 @@ class _Request(BaseModel):
     messages: list[_Turn] = Field(min_length=1)
     stream: bool | None = None
     stream_options: dict[str, Any] | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
-    temperature: Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False)] | None = None
-    top_p: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
-    seed: int | None = None
+    max_tokens: Annotated[int, _Number, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, _Number, Field(ge=1)] | None = None
+    temperature: Annotated[float, _Number, Field(ge=0.0, le=2.0, allow_inf_nan=False)] | None = None
+    top_p: Annotated[float, _Number, Field(gt=0.0, le=1.0)] | None = None
+    seed: Annotated[int, _Number] | None = None
     metadata: dict[str, Any] | None = None
     fields: dict[str, Any] | None = None
 

@@ -125,7 +125,7 @@ class Student:
             messages = [Message.model_validate(each) for each in asked["messages"]]
             prompt = render_prompt(self.tokenizer, messages, self.student)
         except Exception as problem:  # a conversation that template or tokenizer cannot take must not end the process
-            self.say(id=asked["id"], too_long=f"{type(problem).__name__}: {problem}"[:500])
+            self.say(id=asked["id"], unrenderable=f"{type(problem).__name__}: {problem}"[:500])
             return None
         if len(prompt) + asked["max_new_tokens"] > self.context:
             found = f"a prompt of {len(prompt)} tokens and {asked['max_new_tokens']} new ones exceed {self.context}"

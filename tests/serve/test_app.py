@@ -16,7 +16,8 @@ import pytest
 
 from prefdistill.serve.app import Limits
 from prefdistill.serve.command import LOOPBACK
-from tests.serve.fakes import GOOD, Fake, Running, down, make_router, make_tests, running
+from prefdistill.serve.upstream import DownError
+from tests.serve.fakes import GOOD, Fake, Running, down, make_router, make_tests, running, too_long
 
 FRIDAY: dict[str, Any] = {"extra_body": {"fields": {"day": "Friday"}}}
 BAD = "See you on Monday."
@@ -141,6 +142,21 @@ def test_both_down_is_said_in_openais_shape(tmp_path: Path) -> None:
     assert (row.route, row.reason, row.completion) == ("none", "failed", None)
 
 
+@pytest.mark.parametrize(("lasting", "status"), [(True, 400), (False, 503)])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_prompt_that_fits_nobody_is_the_clients_to_shorten(
+    tmp_path: Path, stream: bool, lasting: bool, status: int
+) -> None:
+    teacher = Fake(problem=DownError("HTTP 400: no", lasting=lasting))
+    with running(tmp_path, make_router(too_long(), teacher)) as server:
+        with pytest.raises(openai.APIStatusError) as caught:
+            server.ask(stream=stream)
+        assert caught.value.status_code == status
+        assert caught.value.code == ("context_length_exceeded" if lasting else "upstream_unavailable")
+        assert ("retry-after" in caught.value.response.headers) is not lasting
+    assert [row.reason for row in server.rows()] == ["failed"]
+
+
 def test_one_of_the_two_is_healthy_enough(tmp_path: Path) -> None:
     with running(tmp_path, make_router(down(), Fake("T"))) as server:
         found = json.loads(urllib.request.urlopen(url(server, "/healthz")).read())
@@ -227,6 +243,38 @@ def test_a_client_that_goes_away_takes_its_work_along(tmp_path: Path, stream: bo
         until(lambda: server.service.flying == 0)
     (row,) = server.rows()
     assert row.reason == "failed"
+
+
+def test_a_client_that_hangs_up_while_it_sends_is_no_error_of_the_server(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running(tmp_path, make_router(Fake(), Fake())) as server:
+        connection = raw(server, request(ASK)[:-10])
+        until(lambda: server.service.flying == 1)
+        connection.close()
+        until(lambda: server.service.flying == 0)
+        found = metrics(server)
+        assert found['prefdistill_refused_requests_total{status="499"}'] == 1
+        assert 'prefdistill_refused_requests_total{status="500"}' not in found
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_a_body_that_comes_too_slowly_gives_its_place_back(tmp_path: Path) -> None:
+    with running(tmp_path, make_router(Fake(), Fake()), limits=Limits(in_flight=1, seconds=0.3)) as server:
+        slow = raw(server, request(ASK)[:-10])
+        until(lambda: server.service.flying == 1)
+        status, body = whole(slow)
+        assert (status, json.loads(body)["error"]["code"]) == (408, "timeout")
+        assert slow.recv(1) == b"", "the rest of the body is not waited for"
+        assert server.service.flying == 0 and server.ask(**FRIDAY).parse()
+
+
+def test_body_and_answer_share_one_time(tmp_path: Path) -> None:
+    with running(tmp_path, make_router(Fake(delay=0.4), Fake()), limits=Limits(seconds=0.6)) as server:
+        slow = raw(server, request(ASK)[:-10])
+        time.sleep(0.4)
+        slow.sendall(ASK[-10:])
+        assert whole(slow)[0] == 504
 
 
 def test_a_redacted_log_has_no_text(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from prefdistill.records import Draft, Message, Policy, Prompt
 from prefdistill.run import RunDirectory
 from prefdistill.serve import command
 from prefdistill.serve.command import Wanted, serve_run
+from prefdistill.serve.holding import held, held_log
 from prefdistill.serve.opening import open_teacher
 from prefdistill.serve.servers import Server
 from prefdistill.serve.upstream import Nobody, PluginTeacher
@@ -110,6 +111,46 @@ def test_a_taken_port_is_said_before_anything_is_loaded(tmp_path: Path) -> None:
         serve_run(Wanted(make_run(tmp_path), port=taken.getsockname()[1]), lambda line: None)
 
 
+def test_a_second_server_needs_a_log_of_its_own_and_leaves_the_calibration_alone(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    assert serve(run, "--calibrate-only").exit_code == 0
+    before = (run / "calibration.json").read_text()
+    taken = socket.create_server(("127.0.0.1", 0))
+    port = taken.getsockname()[1]
+    with taken, held_log(run / "served.jsonl"), held(run / "calibration.json"):
+        for same in (run / "served.jsonl", run / "policy" / ".." / "served.jsonl"):
+            done = serve(run, "--fallback", "0.3", "--log", same)
+            assert isinstance(done.exception, RunError) and done.exception.exit_code == 2
+            assert "another server writes this log" in str(done.exception) and "--log" in str(done.exception)
+            assert done.stdout == "", "said before anything is calibrated"
+        said: list[str] = []
+        with pytest.raises(RunError, match="expected a free port"):  # so that it gets no further
+            serve_run(Wanted(run, port=port, fallback=0.3, log=tmp_path / "own.jsonl"), said.append)
+        assert "was not replaced" in said[-1] and "those above" in said[-1]
+        done = serve(run, "--calibrate-only", "--fallback", "0.3")
+        assert done.exit_code == 0 and "was not replaced" in done.stdout and "end it first" in done.stdout
+        assert (run / "calibration.json").read_text() == before
+    done = serve(run, "--calibrate-only", "--fallback", "0.3")
+    assert "not replaced" not in done.stdout and (run / "calibration.json").read_text() != before
+
+
+def test_a_server_holds_its_log_and_calibration_until_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path)
+    seen: list[bool] = []
+
+    async def serving(*_: Any) -> None:
+        for name in ("served.jsonl", "calibration.json"):
+            with held(run / name) as ours:
+                seen.append(ours)
+
+    monkeypatch.setattr(command, "_serve", serving)
+    for _ in range(2):
+        serve_run(Wanted(run, port=0), lambda line: None)
+    assert seen == [False] * 4
+    serve_run(Wanted(run, port=0, log=Path("/dev/null")), lambda line: None)
+    assert not Path("/dev/.null.lock").exists(), "a device has no single writer"
+
+
 def test_a_missing_extra_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "NEEDED", ("json", "no_such_package"))
     with pytest.raises(PluginError, match=r"no_such_package.*pip install 'prefdistill\[serve\]'"):
@@ -175,6 +216,11 @@ def test_help_needs_none_of_the_extra(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
     assert "--calibrate-only" in done.stdout
     assert done.stdout.strip().endswith("[]")
+
+
+def test_help_says_what_needs_no_key() -> None:
+    shown = " ".join(CliRunner().invoke(app, ["serve", "--help"], env={"COLUMNS": "400"}).stdout.split())
+    assert "/healthz and /metrics need none" in shown
 
 
 def test_connections_are_not_held_back_by_nagle() -> None:

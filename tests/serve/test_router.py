@@ -10,7 +10,7 @@ import pytest
 from prefdistill.records import Message
 from prefdistill.serve.router import Answer, BothDownError, Router
 from prefdistill.serve.routing import Thresholds
-from prefdistill.serve.upstream import DownError
+from prefdistill.serve.upstream import DownError, Nobody, UnrenderableError
 from prefdistill.serve.wire import Asked
 from tests.serve.fakes import GOOD, Fake, down, make_router, make_tests, too_long
 
@@ -78,6 +78,30 @@ def test_a_prompt_out_of_scope_costs_no_draft_and_one_that_is_kept_no_teacher() 
 def test_both_down(student: Fake) -> None:
     with pytest.raises(BothDownError):
         ask(make_router(student, down()))
+
+
+NO = DownError("HTTP 400: no", lasting=True)
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "tests", "expected"),
+    [
+        (too_long(), Fake(problem=NO), {}, True),
+        (too_long(), too_long(), {}, True),
+        (too_long(), Nobody(), {}, True),
+        (too_long(), Fake(problem=NO), FAR, True),
+        (too_long(), down(), {}, False),
+        (too_long(), down(), FAR, False),
+        (down(), Fake(problem=NO), {}, False),
+        (Fake(problem=UnrenderableError("roles must alternate")), Nobody(), {}, False),
+    ],
+)
+def test_a_shorter_prompt_helps_where_nothing_passes_by_itself(
+    student: Fake, teacher: Any, tests: dict[str, Any], expected: bool
+) -> None:
+    with pytest.raises(BothDownError) as caught:
+        ask(make_router(student, teacher, make_tests(**tests)))
+    assert caught.value.too_long is expected
 
 
 def test_with_the_teacher_down_too_a_student_that_comes_back_is_waited_for() -> None:

@@ -17,7 +17,7 @@ from prefdistill.errors import SampleError
 from prefdistill.records import Message
 from prefdistill.serve.routing import Written
 from prefdistill.serve.student import StudentProcess
-from prefdistill.serve.upstream import DownError, TooLongError, Writing
+from prefdistill.serve.upstream import DownError, TooLongError, UnrenderableError, Writing
 from prefdistill.serve.worker import Speech
 
 WORKER = """
@@ -39,6 +39,8 @@ for line in sys.stdin:
         continue
     if text == "long":
         say(id=asked["id"], too_long="too long")
+    elif text == "odd":
+        say(id=asked["id"], unrenderable="roles must alternate")
     elif text == "memory":
         say(id=asked["id"], error="out of memory")
     else:
@@ -90,6 +92,8 @@ def test_what_it_cannot_take_is_said_and_it_goes_on(tmp_path: Path) -> None:
     async def work(student: StudentProcess) -> None:
         with pytest.raises(TooLongError):
             await student.write(asked("long"))
+        with pytest.raises(UnrenderableError, match="alternate"):
+            await student.write(asked("odd"))
         with pytest.raises(TooLongError, match="20 characters"):
             await student.write(asked("x" * 100_000))
         with pytest.raises(DownError, match="memory"):

@@ -128,6 +128,22 @@ def test_what_is_no_answer_is_down(served: Served) -> None:
     assert "secret-key" not in found
 
 
+@pytest.mark.parametrize(
+    ("status", "lasting"),
+    [(400, True), (401, True), (404, True), (422, True), (408, False), (429, False), (503, False)],
+)
+def test_what_is_refused_lasts_and_what_fails_passes(status: int, lasting: bool) -> None:
+    async def work(server: Server) -> list[bool]:
+        found = []
+        for _ in range(FAILURES + 1):  # the last one may be left alone, which lasts as long as what led to it
+            with pytest.raises(DownError) as caught:
+                await server.write(ASKED)
+            found.append(caught.value.lasting)
+        return found
+
+    assert against(lambda body: refused(status, "no"), work)[0] == [lasting] * (FAILURES + 1)
+
+
 def test_a_stream_that_ends_early_is_down() -> None:
     async def work(server: Server) -> None:
         with pytest.raises(DownError):
@@ -225,8 +241,9 @@ def test_a_plug_in_teacher_answers_on_a_thread(given: Any, text: str | None) -> 
     async def work() -> None:
         teacher = PluginTeacher(Teacher(given), 1, 5.0)
         if text is None:
-            with pytest.raises(DownError):
+            with pytest.raises(DownError) as caught:
                 await teacher.write(ASKED)
+            assert caught.value.lasting is isinstance(given, Failure)
         else:
             assert await anext(teacher.stream(ASKED)) == text
             assert (await teacher.write(ASKED)).usd == 0.5

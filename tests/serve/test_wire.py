@@ -47,6 +47,13 @@ def test_what_the_sdk_sends_is_understood() -> None:
     assert (asked.stream, asked.stream_usage, asked.max_tokens, asked.temperature, asked.seed) == (True, True, 7, 0, 3)
 
 
+@pytest.mark.parametrize("name", ["temperature", "top_p", "max_tokens", "max_completion_tokens", "seed"])
+def test_true_is_no_number(name: str) -> None:
+    problem = refused({name: True})
+    assert (problem.status, problem.body["error"]["param"]) == (400, name)
+    assert str(problem) == f"{name}: expected a number, found true or false."
+
+
 def test_facts_come_as_fields_or_metadata() -> None:
     assert parse(metadata={"day": "Monday", "time": "noon"}, fields={"day": "Friday"}).fields == {
         "day": "Friday",
