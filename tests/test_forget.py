@@ -22,6 +22,8 @@ from prefdistill.loop import run_recipe
 from prefdistill.recipe import load_recipe
 from prefdistill.records import Draft, Forgotten, PreferencePair, Prompt
 from prefdistill.run import RowFile, RunDirectory
+from prefdistill.serve.holding import held_log
+from prefdistill.served import Served, ServedLog, read_served
 from prefdistill.stages.load import Loaded
 from tests.browser_data import inflated
 from tests.conftest import ROOT, TINY
@@ -324,6 +326,100 @@ def test_prompts_of_a_task_that_is_added_can_be_forgotten_before_the_run_has_gon
     assert len(opened_with(1)) == 1
     assert len(run.prompts_also("other").read_text().splitlines()) == 4, "those that were scored once can be found"
     assert b"topic 2" not in run.prompts_also("other").read_bytes()
+
+
+def served(number, *said, system=None, model="run", **changes):
+    """A row of a served log: a conversation whose turns were `said`, the user's first."""
+    turns = [{"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate(said)]
+    messages = ([{"role": "system", "content": system}] if system else []) + turns
+    row = {"id": f"c-{number}", "time": "2026-01-01T00:00:00Z", "model": model, "route": "student", "reason": "kept",
+           "messages": messages, "completion": f"Served answer number {number}, in words of its own",
+           "prompt_characters": 9, "seconds": 0.1, **changes}  # fmt: skip
+    return Served.model_validate(row)
+
+
+def write_served(path, *rows):
+    log = ServedLog(path)
+    for each in rows:
+        log.append(each)
+    log.close()
+
+
+@pytest.fixture
+def was_served(finished):
+    """A run with a log in two files and drift reports that quote it: the prompt, an example of another."""
+    run, _, _ = finished
+    prompts = run.rows(run.path, "prompts.jsonl", Prompt).read()
+    chosen = next(iter(run.rows(run.round(1), "1-drafts.jsonl", Draft).read().values())).prompt_id
+    text = prompts[chosen].text
+    other = next(each.text for each in prompts.values() if each.id != chosen)
+    write_served(run.path / "served.jsonl.1", served(1, other), served(2, f"{text} ", system="Be short."))
+    asked_on = served(4, text, "An answer of that day", "Now in a friendlier tone than that one, please")
+    judged = {"score": 0.5, "score_judge": "j"}
+    write_served(run.path / "served.jsonl", served(3, text), served(3, text, **judged), asked_on, served(5, other))
+    for path in run.drift_reports:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"farthest: {text}")
+    return run, chosen, text
+
+
+def test_what_a_server_was_asked_goes_with_the_older_files_of_its_log_and_drift_reports(was_served):
+    run, prompt_id, text = was_served
+    lines, _ = own_lines(run, prompt_id)
+    plan = plan_forgetting(run.path, prompt_id)
+    told = "\n".join(describe(plan))
+    assert "served.jsonl.1: 1 row\n" in told and "served.jsonl: 3 rows\n" in told
+    assert "drift/drift.html, drift/drift.md, drift/drift.json: removed" in told
+    assert "a server writes it" not in "\n".join(cannot_remove(plan))
+    assert forget(plan) == []
+    left = [row.id for row in read_served([run.path / "served.jsonl"])]
+    assert left == ["c-1", "c-5"], "requests with other prompts stay, in both files"
+    assert not any(path.exists() for path in run.drift_reports)
+    after = everything(run.path)
+    assert found_in(after, {text, *lines, "Served answer number 2", "in a friendlier tone than that one"}) == []
+    assert {stat.S_IMODE(path.stat().st_mode) for path in run.path.glob("served.jsonl*")} == {0o600}
+
+
+def test_a_log_that_a_server_writes_is_named_and_nothing_is_removed_before_it_ends(was_served, prefdistill):
+    run, prompt_id, text = was_served
+    log, before = run.path / "served.jsonl", everything(run.path)
+    with held_log(log):
+        done = prefdistill("forget", prompt_id, "--run", run.path, "--yes")
+        after = everything(run.path)
+    assert done.returncode == 2
+    assert "served.jsonl while a server writes it: stop that server first" in done.stdout
+    assert "a server writes this log" in done.stderr and "nothing was removed" in done.stderr
+    assert {path: after[path] for path in before} == before
+    done = prefdistill("forget", prompt_id, "--run", run.path, "--yes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not found_in(everything(run.path), {text})
+
+
+def test_a_server_that_was_never_asked_the_prompt_goes_on(was_served):
+    run, prompt_id, _ = was_served
+    for path in run.path.glob("served.jsonl*"):
+        path.unlink()
+    write_served(run.path / "served.jsonl", served(1, "Something else altogether"))
+    before = (run.path / "served.jsonl").stat().st_ino
+    plan = plan_forgetting(run.path, prompt_id)
+    with held_log(run.path / "served.jsonl"):
+        assert forget(plan) == []
+    assert (run.path / "served.jsonl").stat().st_ino == before, "the file that the server has open"
+
+
+def test_requests_are_a_prompts_where_they_begin_with_its_turns_and_redacted_ones_are_nobodys():
+    prompt = Prompt(id="p", split="train", messages=[{"role": "user", "content": "Tell Ada."}])
+
+    def asks(row):
+        return holds(row.model_dump(mode="json"), prompt)
+
+    assert asks(served(1, "Tell Ada."))
+    assert asks(served(1, "Tell Ada.", "Done.", "Thanks."))
+    assert not asks(served(1, "Tell Ben.", "Done.", "Tell Ada."))
+    assert not asks(served(1, redacted=True))
+    assert not holds({"id": "q", "messages": [{"role": "user", "content": "Tell Ada."}]}, prompt), (
+        "another prompt's row"
+    )
 
 
 def test_tokens_of_a_launched_training_that_failed_go(finished):

@@ -168,9 +168,9 @@ def forget(
 ) -> None:
     """Remove one prompt's texts from a run and from the request cache, and say what cannot be removed.
 
-    Its drafts, verdicts, pairs and comparisons go, in replaced/ too; the report is rendered again without it. The run
-    stays valid: what was trained is not stale, and nothing is drafted for the prompt again. With a comparison's folder
-    it goes from all runs of it.
+    Its drafts, verdicts, pairs and comparisons go, in replaced/ too, and its requests from the folder's served logs; the
+    report is rendered again without it. The run stays valid: what was trained is not stale, and nothing is drafted for
+    the prompt again. With a comparison's folder it goes from all runs of it.
     """
     from prefdistill.forgetting import cannot_remove, describe, finish_earlier, forget, plan_forgetting
     from prefdistill.forgetting.comparisons import finish_comparison, runs_of

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from prefdistill.drift.languages import language_of
-from prefdistill.drift.reading import Request, clean
+from prefdistill.drift.reading import Request, clean, finite
 from prefdistill.scope import Scope
 
 BINS = 10
@@ -165,9 +165,9 @@ def field_features(training: Sequence[Request], log: Sequence[Request]) -> Itera
 
 
 def _field(name: str, training: Sequence[Mapping[str, Any]], log: Sequence[Mapping[str, Any]]) -> Iterator[Feature]:
-    numbers = [number for row in training if (number := _number(row.get(name))) is not None]
+    numbers = [number for row in training if (number := _number_in(row.get(name))) is not None]
     if len(numbers) >= 0.95 * len(training) and len(set(numbers)) > 2 * BINS:
-        asked = [number for row in log if (number := _number(row.get(name))) is not None]
+        asked = [number for row in log if (number := _number_in(row.get(name))) is not None]
         yield _bins(f"field `{name}`", numbers, asked)
         low, high = -_end([-each for each in numbers]), _end(numbers)
         under = _beyond([-each for each in numbers], [-each for each in asked], -low)
@@ -203,12 +203,12 @@ def _value(row: Mapping[str, Any], name: str) -> str:
     )
 
 
-def _number(value: Any) -> float | None:
+def _number_in(value: Any) -> float | None:
+    """Return a field's number, also one that is written as text; None where it has none."""
     try:
-        number = None if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+        return finite(float(value) if isinstance(value, str) else value)
+    except ValueError:
         return None
-    return number if number is not None and math.isfinite(number) else None
 
 
 def _bins(name: str, training: Sequence[float], log: Sequence[float]) -> Shares:

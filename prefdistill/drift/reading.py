@@ -17,6 +17,7 @@ from typing import Any
 
 from prefdistill.errors import RunError
 from prefdistill.served import older_logs
+from prefdistill.stages.report.examples import visible
 
 TESTS = frozenset({"gate", "length", "log_prob", "out_of_scope"})
 """Reasons by which a request goes to the teacher although student and teacher are up."""
@@ -86,7 +87,7 @@ def read_log(paths: Sequence[Path], models: frozenset[str]) -> LogRead:
         for number, line in _lines(path):
             lines += 1
             row = _row(line)
-            if row is not None and models and _is_served(row) and row["model"] not in models:
+            if row is not None and models and is_served(row) and row["model"] not in models:
                 others[clean(row["model"])] += 1
                 continue
             request = None if row is None else to_request(row, f"{file}:{number}")
@@ -98,10 +99,11 @@ def read_log(paths: Sequence[Path], models: frozenset[str]) -> LogRead:
     if not lines:
         raise RunError(f"{names}: the log is empty; {EXPECTED}; nothing was served yet, or it is written elsewhere")
     if not found and others:
-        told = ", ".join(f"`{name}` ({count:,})" for name, count in others.most_common(5))
+        told = ", ".join(f"`{visible(name, 60)}` ({count:,})" for name, count in others.most_common(5))
+        most = visible(others.most_common(1)[0][0], 60)
         raise RunError(
             f"{names}: no request to this run ({' or '.join(f'`{name}`' for name in sorted(models))}): the log's are to "
-            f"{told}; name the run that was served, or pass --model {others.most_common(1)[0][0]} if it was this one"
+            f"{told}; name the run that was served, or pass --model {most} if it was this one"
         )
     if not found:
         raise RunError(f"{names}: none of {lines:,} lines is a request; {EXPECTED}")
@@ -131,7 +133,7 @@ def to_request(row: Mapping[str, Any], where: str) -> Request | None:
 
     `where` is the id of a row of another server, whose own ids may be those of users or conversations.
     """
-    served = _is_served(row)
+    served = is_served(row)
     turns, system = _turns(row)
     redacted = served and not turns
     if not turns and not served:
@@ -153,21 +155,22 @@ def to_request(row: Mapping[str, Any], where: str) -> Request | None:
     return _with_outcome(request, row) if served else request
 
 
-def _is_served(row: Mapping[str, Any]) -> bool:
+def is_served(row: Mapping[str, Any]) -> bool:
+    """Whether a row is one of `prefdistill serve`."""
     return all(isinstance(row.get(name), str) for name in ("model", "route", "reason"))
 
 
 def _with_outcome(request: Request, row: Mapping[str, Any]) -> Request:
     reason, route = row.get("reason"), row.get("route")
     known = reason == "kept" or reason in TESTS or bool(row.get("fired"))
-    score = _number(row.get("score")) if route == "student" else None
+    score = finite(row.get("score")) if route == "student" else None
     return replace(
         request,
-        distance=_number(row.get("distance")),
+        distance=finite(row.get("distance")),
         fallback=(reason in TESTS or bool(row.get("fired"))) if known else None,
         score=score,
         judge=clean(str(row["score_judge"])) if score is not None and row.get("score_judge") else None,
-        seconds=_number(row.get("seconds")),
+        seconds=finite(row.get("seconds")),
     )
 
 
@@ -223,12 +226,17 @@ def parse_time(value: Any) -> datetime | None:
         return None
 
 
-def _number(value: Any) -> float | None:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+def finite(value: Any) -> float | None:
+    """Return a number of JSON; None for anything else, and where no float can hold it."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
         return None
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _whole(value: Any) -> int | None:
-    number = _number(value)
+    number = finite(value)
     return None if number is None else int(number)

@@ -17,6 +17,7 @@ from prefdistill.drift.tables import CHANGED, SMALL, drift_charts, drift_tables
 from prefdistill.stages.report.charts import render_chart
 from prefdistill.stages.report.embedding import content_policy
 from prefdistill.stages.report.environment import page_environment
+from prefdistill.stages.report.examples import visible
 from prefdistill.stages.report.formats import percent
 from prefdistill.stages.report.markdown import escape_markdown, markdown_table
 from prefdistill.stages.report.table_view import views
@@ -32,7 +33,7 @@ def show(report: DriftReport, console: Console, written: Mapping[str, Path]) -> 
     """Print the verdict first, then what it rests on, what to do, and where everything is."""
 
     def say(text: str = "") -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
     measured = report.measured
     new_prompts = any(each.drifted for each in measured.shifts) or any(each.drifted for each in measured.excesses)
@@ -73,7 +74,7 @@ def _grid(table: Table) -> Grid:
             value, interval = each.texts(row)
             cells.append(f"{value} ({interval})" if value and interval else value or interval)
         style = {CHANGED: "yellow", SMALL: "cyan"}.get(cells[-1], "")
-        grid.add_row(*map(Text, cells), style=style)
+        grid.add_row(*(Text(visible(each)) for each in cells), style=style)
     return grid
 
 

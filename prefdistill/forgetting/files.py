@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from prefdistill.forgetting.logs import is_log, is_written, log_of, was_asked
 from prefdistill.forgetting.plans import Plan, is_trained, rounds_of
 from prefdistill.forgetting.traces import Traces, lines_of, read_lines, strings_in
 from prefdistill.records import Prompt
@@ -18,13 +19,19 @@ WEIGHTS = (".safetensors", ".pt", ".pth", ".bin")
 
 
 def jsonl_files(run: RunDirectory) -> Iterator[Path]:
-    """Yield every JSONL file of a run but the list of what was forgotten."""
-    yield from (path for path in sorted(run.path.rglob("*.jsonl")) if path != run.forgotten)
+    """Yield every JSONL file of a run, a log's older ones too, but the list of what was forgotten."""
+    numbered = (path for path in run.path.rglob("*.jsonl.*") if path.suffix[1:].isdigit())
+    yield from (path for path in sorted([*run.path.rglob("*.jsonl"), *numbered]) if path != run.forgotten)
 
 
 def label_files(run: RunDirectory) -> Iterator[Path]:
     """Yield the label files in a run folder."""
     yield from sorted(run.path.glob("labels-*.jsonl"))
+
+
+def pages(run: RunDirectory) -> list[Path]:
+    """Return the files that may quote any prompt of the run, and that one command writes anew."""
+    return [path for path in (run.refresh_page, *run.drift_reports) if path.is_file()]
 
 
 def traces_of(run: RunDirectory, prompt: Prompt) -> Traces:
@@ -43,11 +50,14 @@ def traces_of(run: RunDirectory, prompt: Prompt) -> Traces:
 def holds(row: Any, prompt: Prompt) -> bool:
     """Whether a row, such as a label, names the prompt by the user's own id or holds its text or messages.
 
-    Labels name the recipe's own prompts; a prompt of another task may have the same id.
+    So does a request of a served log. Labels name the recipe's own prompts; a prompt of another task may have the same
+    id.
     """
     if not isinstance(row, dict):
         return False
     if isinstance(named := row.get("prompt_id"), str) and f"id:{named}" in prompt.tags and not prompt.task:
+        return True
+    if was_asked(row, prompt):
         return True
     said = [(each.role, each.content.strip()) for each in prompt.messages if each.role != "system"]
     told = row.get("prompt")
@@ -89,9 +99,12 @@ def find_files(plan: Plan) -> None:
         count = sum(is_about(plan, line, row) for line, row in read_lines(path))
         if count:
             plan.rows[path] = count
+        if is_log(path):
+            plan.logs.setdefault(log_of(path), []).append(path)
+    plan.written = [log for log in plan.logs if is_written(log)]
     _find_labels(plan)
     for path in sorted(run.path.rglob("*")):
-        known = path in plan.rows or path in plan.outdated or path in (run.forgotten, run.report)
+        known = path in plan.rows or path in plan.outdated or path in (run.forgotten, run.report, *pages(run))
         if not known and searchable(path) and mentions(plan, path):
             plan.mentions.append(path)
     for _, folder in rounds_of(run):

@@ -32,6 +32,10 @@ class Plan:
     """Label files outside the run folder that still have it."""
     restarted: list[Path] = field(default_factory=list)
     """Trainings on its pairs that are not finished, with their checkpoints: they begin again without it."""
+    logs: dict[Path, list[Path]] = field(default_factory=dict)
+    """Logs of what was served, and the files of each."""
+    written: list[Path] = field(default_factory=list)
+    """Those of them that a server has open."""
     cache: Path | None = None
     by_key: set[str] = field(default_factory=set)
     """Cached replies found by making the judge's, teacher's and sampler's requests anew."""
@@ -48,6 +52,10 @@ class Plan:
     def cached(self) -> set[str]:
         """Every cached reply that is removed."""
         return self.by_key | self.by_text
+
+    def changes(self, log: Path) -> bool:
+        """Whether a file of a log has the prompt."""
+        return any(path in self.rows or path in self.mentions for path in self.logs[log])
 
     def within(self, path: Path) -> Path:
         """Return a path of the run folder as a person reads it."""

@@ -8,7 +8,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from prefdistill.errors import RunError
-from prefdistill.forgetting.files import is_about, jsonl_files, label_files, mentions, searchable
+from prefdistill.forgetting.files import is_about, jsonl_files, label_files, mentions, pages, searchable
+from prefdistill.forgetting.logs import log_of, nobody_writes
 from prefdistill.forgetting.plans import Plan, cache_of, recipe_of
 from prefdistill.forgetting.traces import Traces, read_lines
 from prefdistill.records import Forgotten
@@ -21,10 +22,11 @@ def forget(plan: Plan) -> list[str]:
     """Remove everything in the plan; return what is left all the same, each with what to do about it.
 
     Raises:
-        RunError: the run or one of its label files is in use, or a file cannot be written.
+        RunError: the run, one of its label files or a log with the prompt is in use, or a file cannot be written.
     """
     run, traces, left = plan.run, plan.traces, []
-    with run.locked(), _labelling_has_ended(run):
+    logs = {log: plan.changes(log) for log in plan.logs}
+    with run.locked(), _labelling_has_ended(run), nobody_writes(logs) as written:
         file = run.rows(run.path, "forgotten.jsonl", Forgotten)
         file.rewrite([*file.read().values(), plan.record])  # first: from here on nothing is drafted for it again
         for path in plan.restarted:
@@ -41,10 +43,13 @@ def forget(plan: Plan) -> list[str]:
         )
         if run.report.exists() and not render_again(run, note):
             run.report.unlink()
-        run.refresh_page.unlink(missing_ok=True)
+        for path in pages(run):
+            with disk_errors(path):
+                path.unlink()
         prompts = run.all_prompts
         for path in sorted(jsonl_files(run), key=lambda path: path in prompts):  # these last: they say what to look for
-            _rewrite_rows(plan, path)
+            if log_of(path) not in written:
+                _rewrite_rows(plan, path)
     found = [path for path in sorted(run.path.rglob("*")) if path != run.forgotten]
     return left + [f"STILL FOUND in {path}: look at it yourself" for path in found if _still_has(plan, path)]
 
@@ -131,7 +136,10 @@ def _rewrite_rows(plan: Plan, path: Path) -> None:
         else:
             kept.append(line.decode("utf-8", errors="replace"))
     if changed:
+        mode = path.stat().st_mode
         write_text(path, "".join(f"{line}\n" for line in kept))
+        with disk_errors(path):
+            path.chmod(mode)
 
 
 def _begin_again(policy: Path) -> None:

@@ -27,6 +27,12 @@ def describe(plan: Plan) -> list[str]:
         lines.append(
             "  refresh.html: removed; the same `prefdistill refresh` command writes it again without the prompt"
         )
+    drift = [path for path in plan.run.drift_reports if path.exists()]
+    if drift:
+        names = ", ".join(str(plan.within(path)) for path in drift)
+        lines.append(
+            f"  {names}: removed; the same `prefdistill drift` command writes the reports again without the prompt"
+        )
     lines += [
         f"  {plan.within(path)}: an unfinished training; it begins again without the prompt" for path in plan.restarted
     ]
@@ -56,6 +62,12 @@ def cannot_remove(plan: Plan) -> list[str]:
         lines.append(f"  {source} still has it: remove it there yourself; this run does not need it any more")
     for path in plan.labels_elsewhere:
         lines.append(f"  {path}, a label file outside the run folder, still has it: remove its rows there yourself")
+    for log in plan.written:
+        if plan.changes(log):
+            lines.append(
+                f"  {plan.within(log)} while a server writes it: stop that server first; until then this command removes "
+                "nothing"
+            )
     for name, count in plan.batches.items():
         lines.append(
             f"  batch {name} at the provider holds {count} of its requests: cancel it there, or let the run go on; the "
@@ -63,8 +75,9 @@ def cannot_remove(plan: Plan) -> list[str]:
         )
     return [
         *lines,
-        "  copies elsewhere: exports, back-ups, pushed adapters, label files and agreement pages written to other "
-        "places, other runs (`prefdistill forget` each), file-system snapshots and disk blocks that were freed",
+        "  copies elsewhere: exports, back-ups, pushed adapters, label files, agreement pages, served logs and drift "
+        "reports written to other places, other runs (`prefdistill forget` each), file-system snapshots and disk blocks "
+        "that were freed",
         "  the logs of the provider whose model judged or wrote it: ask them",
         f"  kept in {plan.run.forgotten.name}: its id, its split, hashes of its texts and of its pairs",
     ]

@@ -206,6 +206,31 @@ def test_hostile_prompts_are_shown_and_do_nothing(run: Path, tmp_path: Path) -> 
     assert "script-src" not in page and "default-src 'none'" in page
 
 
+def test_nothing_of_a_log_steers_the_terminal(run: Path, tmp_path: Path, prefdistill: Run) -> None:
+    evil = "\x1b[31mEVIL\x1b[0m \x9b31m \u202e \x07 [bold]x[/bold]"
+    rows = served_rows(300)
+    rows = [{**row, "score_judge": evil} if row.get("score") is not None else row for row in rows]
+    new = [{**row, "id": f"n{n}", "messages": [{"role": "user", "content": f"{evil} zebra {n} " * (n % 7 + 1)}]}
+           for n, row in enumerate(rows[:60])]  # fmt: skip
+    new = [{**row, "fields": {**row["fields"], "topic": evil}} for row in new]
+    rows += [*new, {**rows[0], "id": "other", "model": evil}]
+    done = prefdistill("drift", run, "--log", write_log(tmp_path / "log", rows))
+    assert done.returncode == 4, done.stderr
+    assert done.stdout.count("EVIL") >= 3 and "[bold]x" in done.stdout
+    written = [(run / "drift" / f"drift.{kind}").read_text() for kind in ("html", "md")]
+    assert all("EVIL" in each for each in written)
+    for told in (done.stdout, done.stderr, *written):
+        assert not set("\x1b\x9b\u202e\x07") & set(told)
+
+
+def test_a_number_too_large_for_a_float_is_no_number(run: Path, tmp_path: Path) -> None:
+    write_prompts(run, [{**row, "day": str(n)} for n, row in enumerate(log_rows(300, 1))])
+    rows = [{**row, "day": 10**400, "seconds": 10**400} for row in log_rows(60, 5)]
+    rows += [{**row, "prompt_characters": 1e308, "seconds": 1e308} for row in served_rows(60, redacted=True)]
+    report = check_drift(run, [write_log(tmp_path / "log", rows)])
+    assert all(path.stat().st_size for path in write_report(report, tmp_path / "out").values())
+
+
 def test_without_texts_nothing_of_a_request_is_told(run: Path, tmp_path: Path) -> None:
     rows = [{**row, "prompt": f"Zanzibar {row['prompt']}", "topic": "Zanzibar"} for row in log_rows(150, 5)]
     report = check_drift(run, [write_log(tmp_path / "log", rows)], texts=False)

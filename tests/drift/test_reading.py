@@ -102,6 +102,22 @@ def test_values_of_the_wrong_type_are_unknown_and_half_characters_are_replaced(t
     assert request.text == "? half"
 
 
+@pytest.mark.parametrize("huge", [10**400, -(10**400)])
+def test_numbers_that_no_float_holds_are_unknown(huge: int, tmp_path: Path) -> None:
+    names = ("seconds", "score", "distance", "prompt_characters", "time")
+    bad = {"route": "student", "reason": "kept", "model": "run", "messages": [], **dict.fromkeys(names, huge)}
+    [request] = read_log([write(tmp_path / "log", bad)], RUN).requests
+    assert [request.seconds, request.score, request.distance, request.characters, request.time] == [None] * 5
+
+
+@pytest.mark.parametrize("name", ["\x1b[31mEVIL\x1b[0m", "\u202eEVIL", "\x9b31mEVIL"])
+def test_names_of_other_models_do_not_steer_the_terminal(name: str, tmp_path: Path) -> None:
+    row = {"route": "student", "reason": "kept", "model": name, "messages": [{"role": "user", "content": "Hello"}]}
+    with pytest.raises(RunError, match="EVIL") as told:
+        read_log([write(tmp_path / "log", row)], RUN)
+    assert str(told.value).isprintable()
+
+
 def test_older_files_of_a_log_come_first(tmp_path: Path) -> None:
     write(tmp_path / "log.1", served("old"))
     write(tmp_path / "log.2", served("oldest"))
