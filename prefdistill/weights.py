@@ -27,6 +27,19 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+def located(options: Mapping[str, Any], info: ValidationInfo) -> StudentSection:
+    """Return a model as the student's loading functions know it, found from the recipe's folder.
+
+    Raises:
+        ValueError: it is not there, or an option does not hold; it is called `model`, as its own section does.
+    """
+    try:
+        return StudentSection.model_validate(dict(options), context=info.context)
+    except ValidationError as problem:
+        text = problem.errors()[0]["msg"].removeprefix("Value error, ")
+        raise ValueError(re.sub(r"\bstudent\.model\b", "model", text)) from None
+
+
 class LocalWeights(Plugin):
     """Which model to run on this machine, and how."""
 
@@ -53,12 +66,7 @@ class LocalWeights(Plugin):
 
     @model_validator(mode="after")
     def _locate(self, info: ValidationInfo) -> Self:
-        options = {key: getattr(self, key) for key in SECTION_KEYS}
-        try:
-            self._section = StudentSection.model_validate(options, context=info.context)
-        except ValidationError as problem:
-            text = problem.errors()[0]["msg"].removeprefix("Value error, ")
-            raise ValueError(re.sub(r"\bstudent\.model\b", "model", text)) from None
+        self._section = located({key: getattr(self, key) for key in SECTION_KEYS}, info)
         return self
 
     @field_serializer("model")

@@ -87,9 +87,9 @@ class Control:
 
 def in_batches(requests: Sequence[Request]) -> tuple[Batch, ...]:
     """Divide requests by time, or into equal counts in the log's order where there is no time or only one day."""
-    if requests and all(each.time is not None for each in requests):
-        ordered = sorted(requests, key=lambda each: each.time)  # type: ignore[arg-type, return-value]
-        days = [each.time.date() for each in ordered if each.time is not None]
+    timed = sorted(((each.time, each) for each in requests if each.time is not None), key=lambda each: each[0])
+    if timed and len(timed) == len(requests):
+        ordered, days = [each for _, each in timed], [time.date() for time, _ in timed]
         if 2 <= len(set(days)) <= MOST_BATCHES:
             return _grouped(ordered, [day.isoformat() for day in days])
         weeks = [day - timedelta(days=day.weekday()) for day in days]

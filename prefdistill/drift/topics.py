@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,7 @@ def _drawn(texts: Sequence[str], rng: np.random.Generator) -> list[str]:
     return [texts[index] for index in np.sort(rng.choice(len(texts), MOST, replace=False))]
 
 
-def _matrix(texts: Sequence[str]):  # type: ignore[no-untyped-def]
+def _matrix(texts: Sequence[str]) -> Any:
     """Return the counts of n-grams as a sparse matrix, shape [texts, 2**BITS]."""
     from scipy.sparse import csr_matrix
 

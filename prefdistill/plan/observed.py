@@ -156,21 +156,26 @@ class Observed:
         path, _ = self.run.agreement
         found = _json(path).get("figures")
         figure = found.get("accuracy") if isinstance(found, Mapping) else None
-        value = figure.get("value") if isinstance(figure, Mapping) else None
-        if not isinstance(value, (int, float)) or not 0.5 < value <= 1:
+        if not isinstance(figure, Mapping):
             return None
-        return Seen(float(value), f"{self.said}: {path.name}, {figure.get('n', 0):,} pairs")  # type: ignore[union-attr]
+        value, count = figure.get("value"), figure.get("n")
+        if not isinstance(value, (int, float)) or not 0.5 < value <= 1 or not isinstance(count, int):
+            return None
+        return Seen(float(value), f"{self.said}: {path.name}, {count:,} pairs")
 
     def fallback(self) -> dict[str, Any]:
         """Return what `serve` calibrated; empty where it has not."""
         return _json(self.run.path / "calibration.json")
 
     def live(self) -> dict[str, float]:
-        """Return how many requests were served, by whom, and within which time 95 of 100 had a first token and an end."""
+        """Return how many requests were served, by whom, and within which time 95 of 100 had a first token and an end.
+
+        Those that the teacher answered because the student was down are left out.
+        """
         path = self.run.path / "served.jsonl"
         answered, first, whole = 0, [], []
         for row in read_served([path]) if path.is_file() else ():
-            if row.route != "none":
+            if row.route != "none" and row.reason != "student_down":  # an outage says nothing of what falls back
                 answered += row.route == "teacher"
                 whole.append(row.seconds)
                 first += [] if row.first_token_seconds is None else [row.first_token_seconds]

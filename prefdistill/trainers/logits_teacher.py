@@ -7,7 +7,6 @@ cut texts into the same tokens and render a conversation alike. Only the rows th
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
-    ValidationError,
     ValidationInfo,
     field_serializer,
     model_validator,
@@ -29,7 +27,7 @@ from prefdistill.errors import PrefdistillError, TrainError
 from prefdistill.recipe import StudentSection
 from prefdistill.records import Message
 from prefdistill.template import render_prompt, turn_end_id
-from prefdistill.weights import reworded
+from prefdistill.weights import located, reworded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -75,11 +73,7 @@ class LogitsTeacher(BaseModel):
     def _locate(self, info: ValidationInfo) -> Self:
         options = {name: getattr(self, name) for name in type(self).model_fields}
         options["chat_template_kwargs"] = self.chat_template_kwargs or {}
-        try:
-            self._section = StudentSection.model_validate(options, context=info.context)
-        except ValidationError as problem:
-            text = problem.errors()[0]["msg"].removeprefix("Value error, ")
-            raise ValueError(re.sub(r"\bstudent\.model\b", "model", text)) from None
+        self._section = located(options, info)
         return self
 
     @field_serializer("model")
