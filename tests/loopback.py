@@ -45,6 +45,8 @@ class Served:
     """Sent beside the text as `reasoning_content`, in a stream before it."""
     pieces: Sequence[str] = ()
     """What a stream is cut into; by default the text's words."""
+    pace_seconds: float | None = None
+    """Between two reads of a stream that is sent bit by bit, each bit cut in the middle of a line; at once by default."""
 
 
 Answer = Callable[[dict[str, Any]], Served | str]
@@ -73,7 +75,7 @@ class Loopback:
         work for; also where the reply was lost on the way."""
         self.keys: list[str] = []
         """Authorization headers."""
-        self.in_flight = self.most_in_flight = 0
+        self.in_flight = self.most_in_flight = self.connections = 0
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -105,6 +107,7 @@ class Loopback:
         self._loop.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         try:
             while await self._serve_one(reader, writer):
                 pass
@@ -145,8 +148,10 @@ class Loopback:
         if body.get("stream") is True and served.body is None and served.status == 200:
             content, kind = streamed(body, served), "text/event-stream"
         data = (content if isinstance(content, str) else json.dumps(content)).encode()
-        lines = [f"HTTP/1.1 {served.status} X", f"content-type: {kind}", f"content-length: {len(data)}"]
-        lines += [f"{name}: {value}" for name, value in served.headers.items()]
+        paced = served.pace_seconds is not None
+        length = "transfer-encoding: chunked" if paced else f"content-length: {len(data)}"
+        headers = {"content-type": kind, **served.headers}
+        lines = [f"HTTP/1.1 {served.status} X", length, *(f"{name}: {value}" for name, value in headers.items())]
         writer.write("\r\n".join(lines).encode() + b"\r\n\r\n")
         if served.broken == "cut":
             writer.write(data[: len(data) // 2])
@@ -159,7 +164,13 @@ class Loopback:
                 await writer.drain()
                 await asyncio.sleep(0.05)
             return True
-        writer.write(data)
+        if served.pace_seconds is not None:
+            for part in (*re.findall(rb"(?s).+?\n\nda|.+", data), b""):
+                writer.write(b"%x\r\n%b\r\n" % (len(part), part))
+                await writer.drain()
+                await asyncio.sleep(served.pace_seconds)
+        else:
+            writer.write(data)
         await writer.drain()
         if served.status == 200:
             self.served.append(body)

@@ -83,7 +83,6 @@ def build_app(service: Service) -> FastAPI:
     """Return the application."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
 
-    @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
         try:
             _check_client(service, request)
@@ -98,6 +97,8 @@ def build_app(service: Service) -> FastAPI:
             except WireError as problem:
                 return _refused(service, problem)
             return await _answered(service, request, asked, flight)
+
+    app.add_route("/v1/chat/completions", chat, methods=["POST"])  # not `app.post`, which would look for parameters
 
     @app.get("/v1/models")
     async def models(request: Request) -> Response:
@@ -181,8 +182,8 @@ class _Stream(StreamingResponse):
     async def _events(self) -> AsyncIterator[bytes]:
         """Yield the events; a stream that breaks off ends with an error."""
         service, asked = self._service, self._answer.asked
+        opening = first_chunk(asked, service.name)
         try:
-            yield first_chunk(asked, service.name)
             async with aclosing(service.router.rest(self._answer)) as pieces:
                 while True:
                     async with asyncio.timeout_at(self._flight.until):
@@ -190,18 +191,19 @@ class _Stream(StreamingResponse):
                     if piece is None:
                         break
                     self._said.append(piece)
-                    yield text_chunk(asked, service.name, piece)
+                    yield opening + text_chunk(asked, service.name, piece)
+                    opening = b""
         except (DownError, TimeoutError) as problem:
             service.router.say(f"{asked.id}: the answer broke off: {problem}")
-            yield error_chunk(WireError(502, "The answer broke off.", kind="server_error", code="upstream_unavailable"))
+            yield opening + error_chunk(
+                WireError(502, "The answer broke off.", kind="server_error", code="upstream_unavailable")
+            )
             return
         written = self._answer.written
         assert written is not None
         self._whole = True
-        for event in last_chunks(
-            asked, service.name, written.finish, Tokens(written.prompt_tokens, written.completion_tokens)
-        ):
-            yield event
+        tokens = Tokens(written.prompt_tokens, written.completion_tokens)
+        yield opening + last_chunks(asked, service.name, written.finish, tokens)
 
 
 def _check_client(service: Service, request: Request) -> None:

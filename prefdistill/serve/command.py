@@ -114,9 +114,11 @@ def serve_run(wanted: Wanted, say: Callable[[str], None]) -> None:
         if wanted.calibrate_only:
             return
         listener = holding.enter_context(_bound(wanted))
-        asyncio.run(
-            _serve(wanted, run, recipe, Screen(on, recipe.rubrics, made.thresholds, scope), made, key, listener, say)
-        )
+        import uvicorn
+
+        tests = Screen(on, recipe.rubrics, made.thresholds, scope)
+        with asyncio.Runner(loop_factory=uvicorn.Config("").get_loop_factory()) as loop:  # uvloop where there is one
+            loop.run(_serve(wanted, run, recipe, tests, made, key, listener, say))
 
 
 def _calibrated(wanted: Wanted, run: RunDirectory, recipe: Recipe, policy: Policy, tests: Screen) -> Calibration:

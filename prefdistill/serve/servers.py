@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
+
+from pydantic_core import from_json
 
 from prefdistill.protocols import TeacherRequest
 from prefdistill.requests.answers import FORCED, read_answer
@@ -28,6 +30,8 @@ QUIET_SECONDS = 2.0
 CONNECT_SECONDS = 5.0
 MOST_TEXT = 1_000_000
 """Characters of an answer that are read; a server that writes more is broken."""
+LINGER_SECONDS = 1.0
+"""For so long a connection is kept whose stream said that it is over, until it really is."""
 PASSING = (408, 409, 425, 429)
 """Refusals that pass: the same request may be answered a little later."""
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError)
@@ -145,46 +149,13 @@ class Server:
                 if "text/event-stream" not in reply.headers.get("content-type", ""):
                     whole = self._read(await reply.read())
                     yield whole.text
-                    yield whole
-                    return
-                async for piece in self._pieces(reply):
-                    yield piece
-
-    async def _pieces(self, reply: Any) -> AsyncIterator[str | Written]:
-        said: list[str] = []
-        thought: list[str] = []
-        usage: dict[str, Any] = {}
-        finish, characters = "", 0
-        async for line in reply.content:
-            if not line.startswith(b"data:"):
-                continue
-            data = line[5:].strip()
-            if data == b"[DONE]":
-                break
-            event = json.loads(data)
-            if event.get("error"):
-                raise DownError(f"the stream broke off: {str(event['error'])[:200]}")
-            usage = event.get("usage") or usage
-            for choice in event.get("choices") or ():
-                delta = choice.get("delta") or {}
-                if self.reasons and (reasoning := delta.get("reasoning_content") or delta.get("reasoning")):
-                    thought.append(str(reasoning))
-                    characters += len(thought[-1])
-                text = delta.get("content") or delta.get("refusal")
-                finish = choice.get("finish_reason") or finish
-                if text and thought and not said:
-                    text = text.lstrip()  # the space between reasoning and answer, as `_read` leaves it out
-                if text:
-                    said.append(text)
-                    characters += len(text)
-                    yield text
-            if characters > MOST_TEXT:
-                raise DownError("the answer does not end")
-        if not finish:
-            raise DownError("the stream ended before the answer did")
-        message = {"content": "".join(said), "reasoning_content": "".join(thought)}
-        whole = {"choices": [{"message": message, "finish_reason": finish}], "usage": usage}
-        yield self._read(json.dumps(whole).encode())
+                else:
+                    read = _Read(self.reasons)
+                    async for events in _events(reply.content):
+                        if text := read.add(events):
+                            yield text
+                    whole = self._read(read.body())
+        yield whole
 
     @asynccontextmanager
     async def _asking(self) -> AsyncIterator[None]:
@@ -231,8 +202,11 @@ class Server:
             if reply.status == 200:
                 try:
                     yield reply
-                finally:
-                    reply.close() if not reply.content.at_eof() else reply.release()
+                except BaseException:
+                    reply.close()  # so that the server stops writing
+                    raise
+                # The last bytes of a stream come after its text; once they are there, the connection is free again.
+                asyncio.get_running_loop().call_later(LINGER_SECONDS, reply.close)
                 return
             text = (await reply.content.read(20_000)).decode("utf-8", "replace")
             reply.close()
@@ -318,6 +292,86 @@ class Server:
         if len(self.key) > 4:
             text = text.replace(self.key, "…")
         return " ".join(text.split())[:300]
+
+
+@dataclass
+class _Read:
+    """What has been read of a stream."""
+
+    reasons: bool
+    """Whether reasoning counts."""
+    said: list[str] = field(default_factory=list)
+    thought: list[str] = field(default_factory=list)
+    characters: int = 0
+    finish: str = ""
+    usage: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, events: Iterable[Mapping[str, Any]]) -> str:
+        """Take events in; return the text in them, in one piece.
+
+        Raises:
+            DownError: one of them is an error, or the answer does not end.
+        """
+        before = len(self.said)
+        for event in events:
+            if event.get("error"):
+                raise DownError(f"the stream broke off: {str(event['error'])[:200]}")
+            self.usage = event.get("usage") or self.usage
+            for choice in event.get("choices") or ():
+                self._add(choice)
+        if self.characters > MOST_TEXT:
+            raise DownError("the answer does not end")
+        return "".join(self.said[before:])
+
+    def _add(self, choice: Mapping[str, Any]) -> None:
+        delta = choice.get("delta") or {}
+        if self.reasons and (reasoning := delta.get("reasoning_content") or delta.get("reasoning")):
+            self.thought.append(str(reasoning))
+            self.characters += len(self.thought[-1])
+        self.finish = choice.get("finish_reason") or self.finish
+        text = delta.get("content") or delta.get("refusal")
+        if text and self.thought and not self.said:
+            text = text.lstrip()  # the space between reasoning and answer, as `Server._read` leaves it out
+        if text:
+            self.said.append(text)
+            self.characters += len(text)
+
+    def body(self) -> bytes:
+        """Return the same as a reply in one piece.
+
+        Raises:
+            DownError: the stream is not whole.
+        """
+        if not self.finish:
+            raise DownError("the stream ended before the answer did")
+        message = {"content": "".join(self.said), "reasoning_content": "".join(self.thought)}
+        return json.dumps(
+            {"choices": [{"message": message, "finish_reason": self.finish}], "usage": self.usage}
+        ).encode()
+
+
+async def _events(content: Any) -> AsyncIterator[list[dict[str, Any]]]:
+    """Yield server-sent events up to the mark of the end; what arrived together comes together.
+
+    One at a time would cost a stream that arrives in bursts more than the rest of its way.
+
+    Args:
+        content: aiohttp's reader of a reply.
+
+    Raises:
+        DownError: a line does not end.
+    """
+    rest, whole = b"", False
+    while not whole:
+        part = await content.readany()
+        whole = not part
+        *lines, rest = (rest + part + b"\n" * whole).split(b"\n")
+        if len(rest) > MOST_TEXT:
+            raise DownError("a line of the stream does not end")
+        found = [line[5:].strip() for line in lines if line.startswith(b"data:")]
+        if b"[DONE]" in found:
+            found, whole = found[: found.index(b"[DONE]")], True
+        yield [from_json(line) for line in found]
 
 
 def _proxy_for(url: str) -> dict[str, str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import perf_counter
@@ -237,12 +237,12 @@ def text_chunk(asked: Asked, model: str, text: str) -> bytes:
     return _chunk(asked, model, {"content": text})
 
 
-def last_chunks(asked: Asked, model: str, finish: str, tokens: Tokens) -> Iterator[bytes]:
-    """Yield what ends a stream: the reason, the tokens where they were asked for, and the mark of the end."""
-    yield _chunk(asked, model, {}, finish)
+def last_chunks(asked: Asked, model: str, finish: str, tokens: Tokens) -> bytes:
+    """Return what ends a stream: the reason, the tokens where they were asked for, and the mark of the end."""
+    usage = b""
     if asked.stream_usage:
-        yield _event({**_head(asked, model, "chat.completion.chunk"), "choices": [], "usage": tokens.body()})
-    yield b"data: [DONE]\n\n"
+        usage = _event({**_head(asked, model, "chat.completion.chunk"), "choices": [], "usage": tokens.body()})
+    return _chunk(asked, model, {}, finish) + usage + b"data: [DONE]\n\n"
 
 
 def error_chunk(problem: WireError) -> bytes:

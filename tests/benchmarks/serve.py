@@ -6,7 +6,8 @@
 
 *thousand*: 1,000 requests by the openai client, 16 in flight, sandbox student in its own process, teacher a server in
 another; the teacher is killed and comes back, the student's process is killed. *overhead*: the same requests to a
-loopback server and through the router in front of it, in turns, so that both see the same machine.
+loopback server and through the router in front of it, in turns, so that both see the same machine; the router has a
+core of its own (`--shared` leaves that out), else waiting for the load would count as its work.
 """
 
 from __future__ import annotations
@@ -32,10 +33,11 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 VALIDATION, SERVED, IN_FLIGHT = 4_000, 1_000, 16
-"""With so many validation prompts a run of 1,000 requests misses the share by more than two points once in twenty."""
+"""With so many validation prompts the share of 1,000 requests is by chance more than two points off once in twenty."""
 MOST_OFF, MOST_OVERHEAD_MS = 0.02, 5.0
 QUIET_SECONDS = 2.0
 """For so long the server leaves a teacher alone that failed several times."""
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 LATENCY_SECONDS = 0.1
 """What the loopback server takes for an answer in the measurement of the overhead."""
 
@@ -119,7 +121,9 @@ def be(kind: str, port: int) -> None:
         sys.stdin.read()
 
 
-async def thousand(url: str, name: str, teacher: Child, server: subprocess.Popen[str]) -> Counter[tuple[str, str]]:
+async def thousand(
+    url: str, name: str, teacher: Child, server: subprocess.Popen[str], time_: int
+) -> Counter[tuple[str, str]]:
     """Send the requests; kill the teacher at 300, bring it back at 450, kill the student's process at 650.
 
     At 600 and 690 the load waits for whoever is being started, so that never both are down.
@@ -127,7 +131,7 @@ async def thousand(url: str, name: str, teacher: Child, server: subprocess.Popen
     import openai
 
     client = openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=120)
-    rows = iter(notes(VALIDATION + 200 + SERVED)[-SERVED:])
+    rows = iter(notes(VALIDATION + 200 + SERVED * (time_ + 1))[-SERVED:])
     got: Counter[tuple[str, str]] = Counter()
     sent = 0
     taught, back = asyncio.Event(), asyncio.Event()
@@ -191,8 +195,20 @@ def worker_of(server: int) -> int:
     return int(found[0])
 
 
-def measure_thousand(run: Path) -> bool:
-    """Run the requests and compare what the log says; True where everything is as it should be."""
+def measure_thousands(run: Path, times: int) -> bool:
+    """Do it some times with other requests each; True where nothing is lost and the mean share is as wanted."""
+    found = [measure_thousand(run, each) for each in range(times)]
+    off = [each for _, each in found]
+    inside = sum(abs(each) <= MOST_OFF for each in off)
+    mean = statistics.mean(off)
+    print(
+        f"    share within {MOST_OFF:.0%} of the wanted one in {inside} of {times} times; on average off by {mean:+.1%}"
+    )
+    return all(good for good, _ in found) and abs(mean) <= MOST_OFF
+
+
+def measure_thousand(run: Path, time_: int) -> tuple[bool, float]:
+    """Run the requests and compare what the log says; return whether all are there, and how far off the share is."""
     teacher = Child("teacher")
     log = run / "served-benchmark.jsonl"
     log.unlink(missing_ok=True)
@@ -201,7 +217,7 @@ def measure_thousand(run: Path) -> bool:
     print("1,000 requests, 16 in flight")
     with served(run, *changes, "--log", str(log), "--shadow", "0.02") as (url, server):
         started = time.perf_counter()
-        got = asyncio.run(thousand(url, run.name, teacher, server))
+        got = asyncio.run(thousand(url, run.name, teacher, server, time_))
         seconds = time.perf_counter() - started
         hostile = [hostile_prompt(url, run.name, size) for size in (1_000_000, 200_000)]
     teacher.kill()
@@ -214,11 +230,9 @@ def measure_thousand(run: Path) -> bool:
     lost = SERVED - sum(got.values())
     print(f"    {seconds:.0f} s; " + ", ".join(f"{a}/{b} {n}" for (a, b), n in sorted(got.items())))
     print(f"    lost {lost}, in the log {len(rows)}, judged {sum(row.score is not None for row in rows)}")
-    print(
-        f"    fallback share {share:.1%} of {len(tested)} with a draft, wanted {wanted:.1%} (at most {MOST_OFF:.0%} off)"
-    )
+    print(f"    fallback share {share:.1%} of {len(tested)} with a draft, wanted {wanted:.1%}")
     print(f"    hostile prompts of 1 MB and 200 kB: {hostile}")
-    return lost == 0 and len(rows) == SERVED and abs(share - wanted) <= MOST_OFF
+    return lost == 0 and len(rows) == SERVED, share - wanted
 
 
 def hostile_prompt(url: str, name: str, characters: int) -> str:
@@ -264,6 +278,13 @@ async def pairs(bare: str, routed: str, name: str, in_flight: int, count: int, s
     return taken
 
 
+def apart(router: int, bare: int) -> None:
+    """Give the router a core, and the load and the server behind it the others."""
+    for process, place in ((router, CORES[-1:]), (bare, CORES[:-1]), (os.getpid(), CORES[:-1])):
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), place)
+
+
 def processor_seconds(process: int) -> float:
     """Return the processor time that a process has used."""
     fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
@@ -275,21 +296,24 @@ def percentile(values: list[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(len(values) * share))] * 1000
 
 
-def measure_overhead(run: Path, repeats: int) -> bool:
+def measure_overhead(run: Path, repeats: int, shared: bool) -> bool:
     """Measure a few times and report every time, and the median; True where that is within the limit."""
     bare = Child("loopback")
     print(f"overhead in front of a loopback server that takes {LATENCY_SECONDS:g} s (p50 and p95, milliseconds)")
-    good = measure_routes(run, bare, "prompt-only", repeats)
-    measure_routes(run, bare, "gate,length", repeats)  # apart: what reads the draft first has no limit
+    print("    all on the same cores" if shared else "    the router on a core of its own")
+    good = measure_routes(run, bare, "prompt-only", repeats, shared)
+    measure_routes(run, bare, "gate,length", repeats, shared)  # apart: what reads the draft first has no limit
     bare.kill()
     return good
 
 
-def measure_routes(run: Path, bare: Child, routes: str, repeats: int) -> bool:
+def measure_routes(run: Path, bare: Child, routes: str, repeats: int, shared: bool) -> bool:
     """Measure with some tests on; True where every median is within the limit."""
     found: dict[str, list[tuple[float, float, float]]] = {}
     student = ["--student-url", bare.url, "--student-model", "m", "--log", os.devnull]
     with served(run, "--routes", routes, "--fallback", "0", *student) as (url, server):
+        if not shared:
+            apart(server.pid, bare.process.pid)
         asyncio.run(pairs(bare.url, url, run.name, 4, 40, False))
         for kind in ("whole", "streamed") * repeats:
             for in_flight in (1, IN_FLIGHT):
@@ -313,6 +337,8 @@ def main() -> None:
     parser.add_argument("--run", type=Path)
     parser.add_argument("--only", choices=["thousand", "overhead"])
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--times", type=int, default=3, help="1,000 other requests each")
+    parser.add_argument("--shared", action="store_true", help="router, load and server on the same cores")
     parser.add_argument("--be", choices=["teacher", "loopback"])
     parser.add_argument("--port", type=int, default=0)
     options = parser.parse_args()
@@ -323,9 +349,9 @@ def main() -> None:
     print(f"run: {run}; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     good = True
     if options.only != "overhead":
-        good &= measure_thousand(run)
+        good &= measure_thousands(run, options.times)
     if options.only != "thousand":
-        good &= measure_overhead(run, options.repeats)
+        good &= measure_overhead(run, options.repeats, options.shared or len(CORES) < 2)
     print("as it should be" if good else "NOT as it should be")
     sys.exit(not good)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from prefdistill.errors import PluginError
 from prefdistill.protocols import Reply
 from prefdistill.records import Failure, Message, Usage
 from prefdistill.serve.routing import Written
-from prefdistill.serve.servers import FAILURES, Health, Server
+from prefdistill.serve.servers import FAILURES, MOST_TEXT, Health, Server
 from prefdistill.serve.upstream import DownError, Nobody, PluginTeacher, TooLongError, Writing, with_system
 from tests.loopback import Answer, Loopback, Served, refused
 
@@ -23,25 +24,18 @@ LOGPROBS = {"content": [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob
 def against(answer: Answer, work: Callable[[Server], Any], **changes: Any) -> tuple[Any, list[dict[str, Any]]]:
     """Return what `work` gives with a server that answers so, and the bodies that it got."""
 
-    async def run(url: str) -> Any:
-        server = Server(
-            **{
-                "base_url": url,
-                "model": "m",
-                "key": "secret-key",
-                "timeout_seconds": 5.0,
-                "note": notes.append,
-                **changes,
-            }
-        )
-        try:
-            return await work(server)
-        finally:
-            await server.close()
-
-    notes: list[str] = []
     with Loopback(answer) as loopback:
-        return asyncio.run(run(loopback.url)), loopback.requests
+        return asyncio.run(connected(loopback.url, work, **changes)), loopback.requests
+
+
+async def connected(url: str, work: Callable[[Server], Any], **changes: Any) -> Any:
+    """Return what `work` gives with a server as upstream."""
+    common = {"base_url": url, "model": "m", "key": "secret-key", "timeout_seconds": 5.0, "note": lambda text: None}
+    server = Server(**{**common, **changes})
+    try:
+        return await work(server)
+    finally:
+        await server.close()
 
 
 async def streamed(server: Server) -> tuple[list[str], Written]:
@@ -63,11 +57,57 @@ def test_an_answer_with_its_tokens_price_and_log_probabilities() -> None:
     assert "logprobs" not in bodies[0]
 
 
-def test_a_stream_comes_in_pieces_and_then_whole() -> None:
-    (pieces, whole), bodies = against(lambda body: Served("See you on Friday."), streamed)
+def test_a_stream_comes_in_the_pieces_that_the_server_sends_and_then_whole() -> None:
+    (pieces, whole), bodies = against(lambda body: Served("See you on Friday.", pace_seconds=0.02), streamed)
     assert pieces == ["See ", "you ", "on ", "Friday."]
     assert (whole.text, whole.completion_tokens) == ("See you on Friday.", 20)
     assert bodies[0]["stream"] is True
+
+
+def test_what_arrives_together_is_one_piece() -> None:
+    (pieces, whole), _ = against(lambda body: Served("See you on Friday."), streamed)
+    assert (pieces, whole.text) == (["See you on Friday."], "See you on Friday.")
+
+
+@pytest.mark.parametrize("ending", ["data: [DONE]", ""])
+def test_the_last_line_of_a_stream_need_not_end(ending: str) -> None:
+    event = json.dumps({"choices": [{"index": 0, "delta": {"content": "Fine."}, "finish_reason": "stop"}]})
+    served = Served(body=f": a comment\r\ndata:{event}\r\n\r\n{ending}", headers={"content-type": "text/event-stream"})
+    (pieces, whole), _ = against(lambda body: served, streamed)
+    assert (pieces, whole.text) == (["Fine."], "Fine.")
+
+
+def test_a_line_of_a_stream_without_an_end_is_no_answer() -> None:
+    served = Served(body="data: " + "a" * (MOST_TEXT + 100_000), headers={"content-type": "text/event-stream"})
+    with pytest.raises(DownError, match="does not end"):
+        against(lambda body: served, streamed)
+
+
+def test_a_connection_serves_one_stream_after_another() -> None:
+    """Also where the last bytes come after the mark of the end."""
+
+    async def three(server: Server) -> list[str]:
+        found = []
+        for _ in range(3):
+            found.append((await streamed(server))[1].text)
+            await asyncio.sleep(0.1)
+        return found
+
+    with Loopback(lambda body: Served("See you.", pace_seconds=0.02)) as loopback:
+        assert asyncio.run(connected(loopback.url, three)) == ["See you."] * 3
+        assert loopback.connections == 1
+
+
+def test_who_leaves_a_stream_ends_it_at_the_server() -> None:
+    async def leave(server: Server) -> None:
+        pieces = server.stream(ASKED)
+        assert await anext(pieces) == "one "
+        await pieces.aclose()
+        await asyncio.sleep(0.2)
+
+    with Loopback(lambda body: Served("one two " * 50, pace_seconds=0.02)) as loopback:
+        asyncio.run(connected(loopback.url, leave))
+        assert loopback.served == [], "the server wrote on for nobody"
 
 
 def test_a_server_that_knows_no_stream_options_is_asked_without_them() -> None:
