@@ -24,7 +24,7 @@ from prefdistill.records import (
     Verdict,
 )
 from prefdistill.remedies import remedy_of
-from prefdistill.rubric import COMPLETE
+from prefdistill.rubric import COMPLETE, NO_STRAY_TAGS
 from prefdistill.run import Fingerprints, write_json
 from prefdistill.soundness import Watched, findings, sound_round, sound_zero, win_values
 
@@ -210,7 +210,7 @@ def _kinds(
 
 
 def _failure_warnings(judged: Judged, verdicts: Mapping[str, Mapping[str, Verdict]]) -> tuple[str, ...]:
-    """Return a line for each kind of failure, and one for drafts cut at the token limit."""
+    """Return a line for each kind of failure, one for drafts cut at the token limit, one for stray tags in answers."""
     lines = []
     failures: list[Failure] = [
         *judged.failures,
@@ -224,6 +224,13 @@ def _failure_warnings(judged: Judged, verdicts: Mapping[str, Mapping[str, Verdic
         lines.append(
             f"{cut} of {len(judged.drafts)} drafts were cut at sample.max_new_tokens (gate `{COMPLETE}`): neither chosen "
             f"nor rejected, and 0 in every mean; raise it{_of_traces(judged)}"
+        )
+    if found := Counter(draft.stray_tag for draft in judged.drafts.values() if draft.stray_tag):
+        tags = " or ".join(sorted(found))
+        lines.append(
+            f"{found.total()} of {len(judged.drafts)} drafts have a stray {tags} in the answer (gate `{NO_STRAY_TAGS}`): "
+            "never chosen, and 0 in every mean; more prompts or steps of `use: traces` make them rarer, and so do rounds "
+            "that reject them"
         )
     return tuple(lines)
 

@@ -22,6 +22,7 @@ from prefdistill.errors import RecipeError, RunError
 from prefdistill.metrics.further import load_text_metric
 from prefdistill.plugins import Plugin, check_identity
 from prefdistill.protocols import Judge, Progress, RunContext, Sampler, Teacher, Trainer, no_progress
+from prefdistill.readiness import require_trainable
 from prefdistill.recipe import Recipe, differing_keys, operational_keys
 from prefdistill.records import Forgotten, Policy, Prompt, Split, digest
 from prefdistill.rubric import Rubric, RubricSet
@@ -296,9 +297,15 @@ def _own_id(prompt: Prompt) -> str:
 
 @contextmanager
 def opened(
-    recipe: Recipe, run: RunDirectory, progress: Progress = no_progress, redo_from: str | None = None
+    recipe: Recipe,
+    run: RunDirectory,
+    progress: Progress = no_progress,
+    redo_from: str | None = None,
+    trains: bool = True,
 ) -> Iterator[Workshop]:
     """Load prompts, open the plug-ins and hand out the workshop; close them at the end.
+
+    A recipe whose rounds could not be trained is refused where it `trains`, before anything is written.
 
     Raises:
         PrefdistillError: of any kind, before anything was paid for.
@@ -315,6 +322,8 @@ def opened(
     if recipe.student.trace is not None and (of_tags := check_trace_tags(recipe.student)):
         notes.append(of_tags)
     changed = _compare_with_run(recipe, run)
+    if trains:
+        require_trainable(recipe, loaded, run)
     manifest = _manifest(recipe, run, loaded, notes)
     layer = RequestLayer(cache=_cache(recipe), budget=recipe.budget, ledger=run.path / "spending.jsonl")
     layer.memory[UNWANTED] = frozenset(key for each in forgotten.values() for key in each.unwanted)

@@ -30,6 +30,7 @@ COLUMNS = (
     ("round", "right"),
     ("drafts", "right"),
     ("failed", "right"),
+    ("answers", "right"),
     ("pairs", "right"),
     ("win rate vs base", "left"),
     ("rubric", "right"),
@@ -40,7 +41,7 @@ COLUMNS = (
     ("seconds", "right"),
 )
 
-
+WIN_RATE = [name for name, _ in COLUMNS].index("win rate vs base")
 NARROW = 110
 """Columns of a terminal below which the table leaves something out."""
 NARROW_HIDES = ("drafts", "failed", "tokens", "KL")
@@ -54,7 +55,7 @@ def round_row(result: RoundResult) -> tuple[str, ...]:
         "base" if result.round == 0 else f"{result.round} warm start" if result.warm_start else str(result.round),
         str(result.drafts or "–"),
         str(result.failed),
-        str(result.pairs or "–"),
+        *(str(result.pairs or "–") if result.learned_from == each else "–" for each in ("answers", "pairs")),
         rate,
         _number(result.rubric_score, 3),
         _number(result.held_out_score, 3),
@@ -116,15 +117,18 @@ class TerminalDisplay:
                 COLUMNS[number][0], justify="right" if COLUMNS[number][1] == "right" else "left", no_wrap=True
             )
         for result in self.rounds:
-            cells = round_row(result)
+            cells = list(round_row(result))
             if self.console.width < NARROW:
-                cells = (*cells[:4], cells[4].split(" (")[0], *cells[5:])
+                cells[WIN_RATE] = cells[WIN_RATE].split(" (")[0]
             table.add_row(*(cells[number] for number in shown))
         return table
 
     def _is_shown(self, name: str) -> bool:
         if name in NARROW_HIDES and self.console.width < NARROW:
             return False
+        if name in ("answers", "pairs"):
+            trained = {result.learned_from for result in self.rounds if result.round}
+            return name in (trained or ("pairs",))
         if name == "held-out":
             return any(result.held_out_score is not None for result in self.rounds)
         if name == "gold":
@@ -181,7 +185,8 @@ def summary(result: Mapping[str, Any], folder: Path) -> list[str]:
     """Return the last lines of a run: what came out, and where everything is."""
     best, trained = result["best_round"], len(result["rounds"]) > 1
     base = "the base: no round was better on validation" if trained else "the base: nothing was trained"
-    kept = base if best == 0 else f"round {best}"
+    first = any(each["round"] == best and each["warm_start"] for each in result["rounds"])
+    kept = base if best == 0 else f"round {best}{' (warm start)' if first else ''}"
     lines = ["", *([result["stopped"].split(": ")[0]] if result.get("stopped") else []), f"kept policy: {kept}"]
     return [
         *lines,
@@ -245,17 +250,22 @@ def show_estimate(
     recipe: Recipe, folder: Path, console: Console, redo_from: str | None = None, redo_round: int | None = None
 ) -> None:
     """Print what a run still has to ask of paid models, step by step; nothing is opened, sent or written."""
+    from prefdistill import replay, warm_pairs
     from prefdistill.assembly import load_recipe_prompts
     from prefdistill.costs.estimate import closing_lines, estimate_run, figures
     from prefdistill.costs.measured import spent_before
+    from prefdistill.readiness import require_trainable
 
     def show(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     prompts, notes = load_recipe_prompts(recipe)
-    for note in notes:
+    run = RunDirectory(folder)
+    replay.require_source(recipe)
+    warm_pairs.require_source(recipe, run)
+    for note in (*notes, *require_trainable(recipe, prompts, run, fetch=False)):
         show(note)
-    estimate = estimate_run(recipe, prompts, RunDirectory(folder), redo_from, redo_round)
+    estimate = estimate_run(recipe, prompts, run, redo_from, redo_round)
     if estimate.done_calls:
         show(f"in {folder} already: replies to {estimate.done_calls:,.0f} calls; this is what is left")
     if estimate.calls:

@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
 
 from prefdistill.errors import PrefdistillError, did_you_mean
 
 AMBIGUOUS_WORDS = frozenset({"yes", "no", "on", "off", "y", "n"})
 Location = tuple[str | int, ...]
+LONGEST_SHOWN = 120
+"""Characters of a value that an error shows."""
 
 
 @dataclass
@@ -187,8 +189,72 @@ def _line(item: Mapping[str, Any], document: Document, model: type[BaseModel], a
     message = message[:1].lower() + message[1:]
     if kind in ("value_error", "assertion_error"):
         return f"{where}: {message}"
-    shown = repr(found) if not isinstance(found, (dict, list, BaseModel)) else f"a {type(found).__name__}"
-    return f"{where}: found {shown[:120]}; {message.replace('input should', 'it should')}"
+    message = _expected(item, location, where, model, raw) or message.replace("input should", "it should")
+    return f"{where}: found {_shown(found)}; {message}"
+
+
+def _shown(found: Any) -> str:
+    if found is None:
+        return "nothing"
+    if isinstance(found, (list, tuple)):
+        return "a list"
+    return "a mapping" if isinstance(found, (Mapping, BaseModel)) else repr(found)[:LONGEST_SHOWN]
+
+
+def _expected(
+    item: Mapping[str, Any], location: Location, where: str, model: type[BaseModel], raw: Location
+) -> str | None:
+    """Say what a place for several values wants, in the words of YAML; None where the error says it well itself."""
+    kind, found = str(item["type"]), item.get("input")
+    if kind == "path_type":
+        return "expected a path"
+    if kind in ("list_type", "tuple_type", "set_type"):
+        return "expected a list"
+    if kind not in ("model_type", "dict_type"):
+        return None
+    section = (item.get("ctx") or {}).get("model") or _model_at(model, raw)
+    if section is None:
+        return "expected a mapping of keys to values"
+    slot = getattr(section, "slot", None)  # the field that the recipe writes as `use` and its options
+    keys = ["use" if name == slot else name for name in section.model_fields]
+    key, value = _example(section, slot, found)
+    if where.startswith("command line") and all(isinstance(part, str) for part in location):
+        written = f"{dotted(location)}.{key}={value}"
+    else:
+        written = f"{{{key}: {value}}}" if isinstance(location[-1], int) else f"{location[-1]}: {{{key}: {value}}}"
+    more = ", and the plug-in's own" if slot is not None else ""
+    return f"expected a mapping of keys to values: write `{written}` (keys: {', '.join(keys)}{more})"
+
+
+def _example(section: type[BaseModel], slot: str | None, found: Any) -> tuple[str, Any]:
+    """Return a key of a section that would take what was found in the section's own place, else one it is known by."""
+    given = found[0] if isinstance(found, (list, tuple)) and len(found) == 1 else found
+    given = "…" if isinstance(given, str) and len(given) > LONGEST_SHOWN else given
+    if slot is not None and isinstance(given, str):
+        return "use", given
+    required = [name for name, about in section.model_fields.items() if about.is_required() and name != slot]
+    for name in dict.fromkeys((*required, *section.model_fields)):
+        if name == slot or isinstance(given, bool) or not isinstance(given, (str, int, float)):
+            continue
+        try:
+            kind = section.model_fields[name].rebuild_annotation()
+            TypeAdapter(kind, config={"arbitrary_types_allowed": True}).validate_python(given)
+        except (ValidationError, PydanticUserError, PrefdistillError):
+            continue
+        return name, given
+    if slot is not None:
+        return "use", section.default_use()  # type: ignore[attr-defined]
+    return (required or list(section.model_fields))[0], "…"
+
+
+def _model_at(model: type[BaseModel], location: Location) -> type[BaseModel] | None:
+    """Return the model of what stands at a location, None where that is not known."""
+    models = [model]
+    for part in (each for each in location if not isinstance(each, int)):
+        fields = [each.model_fields[part] for each in models if part in each.model_fields]
+        if fields:  # else it names a branch of a union
+            models = [found for field in fields for found in _models(field.annotation)]
+    return models[0] if len(models) == 1 else None
 
 
 def _holds(node: Any, location: Location) -> bool:

@@ -267,6 +267,7 @@ class _Source:
                 seed=recipe.seed,
                 round=wanted.round,
                 purpose=wanted.purpose,
+                tags=None if recipe.student.trace is None else recipe.student.tags,
             )
 
 

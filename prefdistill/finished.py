@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prefdistill.errors import RunError
+from prefdistill.folders import as_argument
 from prefdistill.metrics.scores import DraftScore, draft_scores
 from prefdistill.recipe import Recipe
 from prefdistill.records import (
@@ -216,7 +217,7 @@ def read_finished(folder: Path) -> FinishedRun:
     run, recipe = stored_run(folder)
     if not run.result.is_file():
         raise RunError(
-            f"{folder}: the run is not finished (no result.json); `prefdistill status {folder}` says what is left, and "
-            "running its recipe again goes on"
+            f"{folder}: the run is not finished (no result.json); `prefdistill status {as_argument(folder)}` says "
+            "what is left, and running its recipe again goes on"
         )
     return FinishedRun(run, recipe, read_json(run.result), read_json(run.manifest))

@@ -91,7 +91,7 @@ def round_lines(result: RoundResult) -> list[str]:
     return [
         *(f"{name}: check {each.name}: {each.state}: {each.text}" for each in result.checks),
         *(f"{name}: failed: {count} {what}" for what, count in sorted(result.failures.items())),
-        f"{name}: {result.drafts} drafts, {result.pairs} pairs, {said or 'no scores'}",
+        f"{name}: {result.drafts} drafts, {result.pairs} {result.learned_from}, {said or 'no scores'}",
         *(f"{name}: {warning}" for warning in result.warnings),
         *([f"{name}: {phrase}"] if phrase is not None else []),
     ]

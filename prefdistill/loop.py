@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prefdistill import __version__
+from prefdistill import __version__, replay, warm_pairs
 from prefdistill.accounts import round_result, round_zero
 from prefdistill.answers import write_answers
 from prefdistill.artefacts import set_aside_from
@@ -24,9 +24,8 @@ from prefdistill.guard import Decision, StoppedError, best_round, decide, stop_t
 from prefdistill.log import Display, Logged, Silent
 from prefdistill.protocols import learns_from
 from prefdistill.recipe import Recipe
-from prefdistill.records import Policy, Prompt, RoundResult
+from prefdistill.records import Policy, Prompt, RoundResult, rounds_text
 from prefdistill.remedies import applicable, condemn, finish_condemning
-from prefdistill.replay import replay, require_source
 from prefdistill.result import Outcome, write_result
 from prefdistill.round import (
     Paired,
@@ -79,8 +78,8 @@ def run_recipe(
         watch.begin(shop)
         log = Logged(shown, run.log, run.finished_rounds())
         log.write(
-            f"started: prefdistill {__version__}, {recipe.loop.mode}, {recipe.loop.rounds} rounds"
-            f"{' after a warm start' if recipe.warm_start else ''}, seed {recipe.seed}"
+            f"started: prefdistill {__version__}, {recipe.loop.mode}, "
+            f"{rounds_text(recipe.loop.rounds, recipe.warm_start is not None)}, seed {recipe.seed}"
         )
         outcome = run_rounds(shop, log)
         keep_policy(outcome)
@@ -96,16 +95,18 @@ def run_rounds(shop: Workshop, display: Display) -> Outcome:
     recipe, outcome = shop.recipe, Outcome(shop, policies={0: shop.base})
     for text in shop.notes:
         display.note(text)
-    require_source(shop)
+    replay.require_source(recipe)
+    warm_pairs.require_source(recipe, shop.run)
     state = State(measure_baselines(shop, "validation"), measure_also(shop, shop.base, shop.run.baselines, "base-"))
     outcome.rounds.append(round_zero(shop, state.baselines, state.also))
     display.round_done(outcome.rounds[0])
     for number, prompts in enumerate(train_prompts(recipe, shop.prompts), start=1):
-        begin, previous = outcome.policies[min(number, recipe.first_round) - 1], outcome.policies[number - 1]
+        begin, previous = outcome.policies[recipe.begins_with(number)], outcome.policies[number - 1]
         sampled = begin if recipe.loop.mode == "offline" else previous
         finish_condemning(shop, number)
         if recipe.pairs_from(number) is not None:
-            judged, paired = replay(shop, number)
+            take = replay.replay if recipe.warm_start is None else warm_pairs.warm_pairs
+            judged, paired = take(shop, number)
         elif learns_from(shop.trainer_of(number)) == "answers":
             judged, paired = write_answers(shop, number, prompts)
         else:
@@ -172,7 +173,7 @@ def train_and_decide(
 def train_and_measure(outcome: Outcome, state: State, number: int, judged: Judged, paired: Paired) -> RoundResult:
     """Train a round's policy on its pairs and on past ones, measure it, and return all that the round came to."""
     shop, previous = outcome.shop, outcome.policies[number - 1]
-    first = min(number, shop.recipe.first_round) - 1  # 0, or the warm start's
+    first = shop.recipe.begins_with(number)
     before = outcome.policies.get(number - 2)
     mixed = mixed_past(shop, number, paired.rows, state.pairs)
     on = probes(shop, judged, state.measured[number - 1])

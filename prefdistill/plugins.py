@@ -306,11 +306,13 @@ class _UseSchema:
         if isinstance(value, str):
             value = {"use": value}
         if not isinstance(value, Mapping) or not isinstance(value.get("use"), str):
-            raise PydanticCustomError(
-                "use",
-                "expected `use: NAME` with the plug-in's options beside it, one of: {names}",
-                {"names": ", ".join(sorted(installed(self.folder)))},
-            )
+            names = {"names": ", ".join(sorted(installed(self.folder)))}
+            if isinstance(value, Mapping) and "use" in value:
+                wrong = PydanticCustomError("use", "expected a name, one of: {names}", names)
+                line = InitErrorDetails(type=wrong, loc=("use",), input=value["use"])
+                raise ValidationError.from_exception_data("use", [line])
+            text = "expected `use: NAME` with the plug-in's options beside it, one of: {names}"
+            raise PydanticCustomError("use", text, names)
         options = {key: each for key, each in value.items() if key != "use"}
         directory = (info.context or {}).get("directory", Path.cwd())
         try:
@@ -336,24 +338,26 @@ def _with_keys(problem: ValidationError, use: str, folder: str, directory: Path)
     lines: list[InitErrorDetails] = []
     for item in problem.errors():
         kind: str | PydanticCustomError = item["type"]
-        keys = _keys_at(target, item["loc"][:-1]) if item["type"] == "extra_forbidden" else None
-        if keys is not None:
-            kind = PydanticCustomError("extra_forbidden", "unknown key", {"keys": keys})
+        place = item["loc"][:-1] if item["type"] == "extra_forbidden" else item["loc"]
+        section = _section_at(target, place) if item["type"] in ("extra_forbidden", "model_type") else None
+        if section is not None and item["type"] == "extra_forbidden":
+            kind = PydanticCustomError("extra_forbidden", "unknown key", {"keys": sorted(section.model_fields)})
         else:
-            kind = PydanticCustomError(item["type"], "{text}", {**(item.get("ctx") or {}), "text": item["msg"]})
+            about = {} if section is None else {"model": section}
+            kind = PydanticCustomError(
+                item["type"], "{text}", {**(item.get("ctx") or {}), "text": item["msg"], **about}
+            )
         lines.append(InitErrorDetails(type=kind, loc=item["loc"], input=item["input"]))
     return ValidationError.from_exception_data(use, lines)
 
 
-def _keys_at(target: Any, place: Sequence[int | str]) -> list[str] | None:
-    """Return the keys of a plug-in, or of the option at `place` inside it; None where that has no keys of its own."""
+def _section_at(target: Any, place: Sequence[int | str]) -> type[BaseModel] | None:
+    """Return a plug-in's class, or that of the option at `place` inside it; None where that has no keys of its own."""
     for part in place:
         field = getattr(target, "model_fields", {}).get(part)
         kinds = [] if field is None else [field.annotation, *get_args(field.annotation)]
         target = next((kind for kind in kinds if inspect.isclass(kind) and issubclass(kind, BaseModel)), None)
-    if place and target is None:
-        return None
-    return sorted(target.model_fields) if inspect.isclass(target) and issubclass(target, BaseModel) else []
+    return target if inspect.isclass(target) and issubclass(target, BaseModel) else None
 
 
 def _option_schemas(target: type[Plugin]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def show_preview(recipe: Recipe, count: int, console: Console) -> None:
     """Sample, judge, rank and pair `count` train prompts and print every step; nothing is trained or kept."""
     with tempfile.TemporaryDirectory(prefix="prefdistill-preview-") as folder:
         run = RunDirectory(Path(folder) / "run")
-        with opened(recipe, run) as shop:
+        with opened(recipe, run, trains=False) as shop:
             shop.batches = False
             for note in shop.notes:
                 _print(console, note)

@@ -15,7 +15,7 @@ from prefdistill.student import free, load_policy, load_tokenizer
 from prefdistill.template import render_completion, render_prompt, turn_end_id
 
 if TYPE_CHECKING:
-    from prefdistill.recipe import StudentSection
+    from prefdistill.sections import StudentSection
 
 
 def policy_log_probs(

@@ -27,8 +27,8 @@ from prefdistill.records import (
 from prefdistill.rubric import Rubric
 
 if TYPE_CHECKING:
-    from prefdistill.recipe import StudentSection
     from prefdistill.requests.layer import RequestLayer
+    from prefdistill.sections import StudentSection
 
 
 @dataclass(frozen=True)
@@ -213,8 +213,11 @@ class Trainer(Protocol):
     """Trains a policy in `directory`, starting from `start` and measuring against `reference`.
 
     `learns_from: ClassVar = "answers"` has every round write the teacher's answers instead of drafts and pairs.
+    `method: str` is what a model card says of a policy that it trained, as what stands after "trained by".
     A method `take_teacher(teacher) -> str | None` is handed the recipe's teacher when the recipe is read, and returns
-    what is wrong with it.
+    what is wrong with it. A method `check_student(student, fetch) -> str | None` raises where the trainer cannot train
+    that student, before anything is written or sampled; without `fetch` it downloads nothing, and returns what it
+    therefore left unchecked.
     """
 
     def train(

@@ -68,7 +68,7 @@ class TracedRow(Row):
     @model_serializer(mode="wrap")
     def _without_what_is_not_there(self, handler: Any) -> dict[str, Any]:
         data: dict[str, Any] = handler(self)
-        return {key: value for key, value in data.items() if value or not key.endswith(("trace", "block"))}
+        return {key: value for key, value in data.items() if value or not key.endswith(("trace", "block", "stray_tag"))}
 
 
 class Message(Record):
@@ -148,6 +148,9 @@ class Draft(TracedRow):
     trace: str = ""
     """The reasoning in front of the completion, as it was written: tags, and the space before the completion, included.
     Tokens and `log_prob` are of both together. No judge, check or report is shown it."""
+    stray_tag: str = ""
+    """The first tag of reasoning that stands in the completion, so that where the answer begins is not certain: the
+    draft then fails the built-in gate `no_stray_tags`. Empty where there is none, or the student does not reason."""
 
     @property
     def written(self) -> str:
@@ -602,6 +605,12 @@ class EvaluationResult(Record):
         return self
 
 
+def rounds_text(rounds: int, warm_start: bool) -> str:
+    """Return how many rounds a run has as a reader says it; its warm start comes before them."""
+    counted = f"{rounds} round{'' if rounds == 1 else 's'}"
+    return (f"warm start + {counted}" if rounds else "warm start alone") if warm_start else counted
+
+
 class RoundResult(Row):
     """A finished round; its file is written last and says that the round is done."""
 
@@ -656,8 +665,13 @@ class RoundResult(Row):
 
     @property
     def name(self) -> str:
-        """What a reader calls it: base, warm start, round 2."""
-        return "base" if self.round == 0 else "warm start" if self.warm_start else f"round {self.round}"
+        """What a reader calls it: base, round 1 (warm start), round 2."""
+        return "base" if self.round == 0 else f"round {self.round}{' (warm start)' if self.warm_start else ''}"
+
+    @property
+    def learned_from(self) -> Literal["pairs", "answers"]:
+        """What it trained on: pairs of drafts, or the teacher's answers."""
+        return "answers" if "answers" in self.diagnostics else "pairs"
 
     def key(self) -> str:
         return f"round-{self.round:02d}"

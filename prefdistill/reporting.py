@@ -12,8 +12,8 @@ from typing import Literal
 from pydantic import ValidationError
 
 from prefdistill.compare.writing import read_comparison, render_again
-from prefdistill.errors import RunError, did_you_mean
-from prefdistill.folders import COMPARISON
+from prefdistill.errors import RunError
+from prefdistill.folders import COMPARISON, as_argument, no_run
 from prefdistill.result import render_run, stored_report, write_tables
 from prefdistill.run import RunDirectory, read_json, write_json, write_text
 from prefdistill.stages.report import ReportData
@@ -57,15 +57,12 @@ def read_stored(folder: Path) -> Stored:
     if (folder / COMPARISON).is_file():
         return _stored_comparison(folder)
     if not folder.is_dir():
-        near = did_you_mean(folder.name, _names_beside(folder))
-        raise RunError(
-            f"{folder}: no such folder; expected a run or a comparison: a path, or a name under ./runs{near}"
-        )
+        raise no_run(folder, expected="a run or a comparison")
     run = run_there(folder)
     if not run.result.is_file():
         raise RunError(
-            f"{folder}: the run is not finished (no result.json), so it has no report yet; `prefdistill status {folder}` "
-            "says what is left, and running its recipe again goes on"
+            f"{folder}: the run is not finished (no result.json), so it has no report yet; `prefdistill status "
+            f"{as_argument(folder)}` says what is left, and running its recipe again goes on"
         )
     if not run.report_data.is_file():
         raise RunError(
@@ -150,7 +147,3 @@ def _refuse_existing(out: Path | None, form: Format) -> None:
         "is a folder; expected the name of a file" if out.is_dir() else "is there already, and nothing is overwritten"
     )
     raise RunError(f"{out}: {what}; choose another name with --out, or remove it")
-
-
-def _names_beside(folder: Path) -> list[str]:
-    return [each.name for each in folder.parent.iterdir() if each.is_dir()] if folder.parent.is_dir() else []

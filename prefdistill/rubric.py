@@ -19,7 +19,10 @@ from prefdistill.errors import RubricError, did_you_mean
 from prefdistill.records import CriterionScore, Prompt, digest
 
 COMPLETE = "complete"
-"""The built-in gate: the draft was not cut at the token limit."""
+"""A built-in gate: the draft was not cut at the token limit."""
+NO_STRAY_TAGS = "no_stray_tags"
+"""A built-in gate: the answer of a student that reasons holds no tag of its reasoning (`Draft.stray_tag`)."""
+BUILT_IN_GATES = (COMPLETE, NO_STRAY_TAGS)
 
 _FIELD = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -209,8 +212,8 @@ class Rubric(BaseModel):
 
         for section in ("gates", "criteria"):
             for number, each in enumerate(getattr(self, section)):
-                if each.name in names or each.name == COMPLETE:
-                    reason = "is built in" if each.name == COMPLETE else "is used twice"
+                if each.name in names or each.name in BUILT_IN_GATES:
+                    reason = "is built in" if each.name in BUILT_IN_GATES else "is used twice"
                     advice = "give each gate and criterion a name of its own"
                     refuse(f"the name `{each.name}` {reason}; {advice}", section, number, "name")
                 names.append(each.name)

@@ -258,6 +258,8 @@ class RunDirectory:
     def locked(self) -> Iterator[None]:
         """Hold the run for this process; the operating system lets go when the process ends, however it ends.
 
+        A folder that was made for it, and in which nothing was written, goes away again.
+
         Raises:
             RunError: another process holds it.
         """
@@ -265,7 +267,8 @@ class RunDirectory:
 
         with disk_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            if not self.path.exists():
+            made = not self.path.exists()
+            if made:
                 self.path.mkdir(mode=0o700, exist_ok=True)
             lock = FileLock(self.path / ".lock")
             try:
@@ -278,6 +281,8 @@ class RunDirectory:
         try:
             yield
         finally:
+            if made and [each.name for each in self.path.glob("*")] == [".lock"]:
+                shutil.rmtree(self.path, ignore_errors=True)  # while it is held, so that nobody begins in it
             lock.release()
 
     def set_aside(self, artefacts: Iterable[Path]) -> Path | None:

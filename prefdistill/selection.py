@@ -29,7 +29,7 @@ from prefdistill.records import (
     Verdict,
     seed_of,
 )
-from prefdistill.rubric import COMPLETE, Rubric
+from prefdistill.rubric import COMPLETE, NO_STRAY_TAGS, Rubric
 from prefdistill.tournament import win_probabilities
 
 EPSILON = 1e-9
@@ -158,12 +158,12 @@ def rank_drafts(prompt: Prompt, drafts: Sequence[Draft], verdict: Verdict, rubri
     for draft in drafts:
         if draft.id in failed:
             continue
-        cut = (COMPLETE,) if draft.finish_reason == "length" else ()
+        built_in = failed_built_in(draft)
         pointwise = [each for each in judged[draft.id] if each.scale != "preference" or each.value is not None]
         if pointwise:
-            entry = _scored(draft, cut, pointwise, prompt, rubric)
+            entry = _scored(draft, built_in, pointwise, prompt, rubric)
         else:
-            entry = _compared(draft, cut, judged[draft.id], won, rubric)
+            entry = _compared(draft, built_in, judged[draft.id], won, rubric)
         if entry is not None:
             entries.append(entry)
     ranked = {entry.draft_id for entry in entries}
@@ -233,11 +233,11 @@ def _with_strengths(
 
 
 def _scored(
-    draft: Draft, cut: tuple[str, ...], judgements: Sequence[Judgement], prompt: Prompt, rubric: Rubric
+    draft: Draft, built_in: tuple[str, ...], judgements: Sequence[Judgement], prompt: Prompt, rubric: Rubric
 ) -> RankedDraft | None:
     """Score a draft by its pointwise judgements; None where they are incomplete or nothing applies."""
     scores = pool_scores(judgements)
-    gates = (*cut, *failed_gates(scores, rubric))
+    gates = (*built_in, *failed_gates(scores, rubric))
     values = [each.value for each in judgements if each.value is not None]
     if values:
         return _unranked(draft, fmean(values), judgements[0].scale, gates)
@@ -257,10 +257,10 @@ def _scored(
 
 
 def _compared(
-    draft: Draft, cut: tuple[str, ...], judgements: Sequence[Judgement], won: Mapping[str, float], rubric: Rubric
+    draft: Draft, built_in: tuple[str, ...], judgements: Sequence[Judgement], won: Mapping[str, float], rubric: Rubric
 ) -> RankedDraft | None:
     """Score a draft by its comparisons; None where none is known in both orders and no gate failed."""
-    gates = (*cut, *failed_gates(pool_scores(judgements), rubric))
+    gates = (*built_in, *failed_gates(pool_scores(judgements), rubric))
     if draft.id not in won and not gates:
         return None
     return _unranked(draft, won.get(draft.id, 0.0), "preference", gates)
@@ -301,6 +301,12 @@ def pool_scores(judgements: Sequence[Judgement]) -> tuple[CriterionScore, ...]:
         update = {"applies": bool(known), "score": fmean(known) if known else None, "level": None}
         pooled.append(scores[0].model_copy(update=update))
     return tuple(pooled)
+
+
+def failed_built_in(draft: Draft) -> tuple[str, ...]:
+    """Return the names of the built-in gates that a draft fails, whatever rubric and judge it is judged by."""
+    found = ((COMPLETE, draft.finish_reason == "length"), (NO_STRAY_TAGS, bool(draft.stray_tag)))
+    return tuple(name for name, fails in found if fails)
 
 
 def failed_gates(scores: Iterable[CriterionScore], rubric: Rubric) -> tuple[str, ...]:

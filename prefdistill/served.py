@@ -1,16 +1,19 @@
 """What a served student was asked and what it answered, one line a request: `serve` writes the log, `drift` reads it.
 
-A log is JSONL like every file of a run. It grows while it is read, so a last line that is still being written, or that
-a kill left torn, is passed over. When it reaches its size it is renamed to `NAME.1`, the one before to `NAME.2` …
-A request that is judged in the background is written twice: when it is answered, and again with its score.
+A log is JSONL like every file of a run. It grows while it is read. Whoever reads one reads `ServedRows`: it counts what
+it cannot read, and a reader that needs every line (`read_served`) raises on the count. When a log reaches its size it is
+renamed to `NAME.1`, the one before to `NAME.2` … A request that is judged in the background is written twice: when it is
+answered, and again with its score.
 """
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, Literal, Self
+from typing import IO, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -19,8 +22,11 @@ from prefdistill.records import Message, Row
 
 Route = Literal["student", "teacher", "none"]
 """Whose answer the client got; none where it got an error."""
-Reason = Literal["kept", "gate", "length", "log_prob", "out_of_scope", "student_down", "teacher_down", "failed"]
-"""Why: kept (the student's answer passed every test); the first test that sent it to the teacher; who was down."""
+Reason = Literal[
+    "kept", "gate", "length", "log_prob", "out_of_scope", "student_down", "teacher_down", "teacher_spent", "failed"
+]
+"""Why: kept (the student's answer passed every test); the first test that sent it to the teacher; who was down, or that the
+teacher's dollars of the day were spent."""
 
 
 class Served(Row):
@@ -142,17 +148,110 @@ class ServedLog:
         self._file = self._opened()
 
 
+class LogRow(NamedTuple):
+    """One line of a log."""
+
+    row: dict[str, Any]
+    """As it stands there: of `prefdistill serve`, or of another server."""
+    where: str
+    """File and line, as an error names them."""
+    place: str
+    """The same by the number of the file among those that are read: an id that does not depend on where a log lies."""
+
+
+class ServedRows:
+    """The rows of logs, each request once; what is no row is counted, and raises nothing.
+
+    Of each log the numbered older files come first. A request that was judged has its score, in the place where it was
+    answered. A last line that is still being written, or that a kill left torn, is none.
+    """
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self.files = [each for path in paths for each in (*older_logs(path), path)]
+        self.lines = 0
+        """Lines that were read; blank ones are none."""
+        self.unreadable = 0
+        """Lines that are no row, and rows that the reader refused."""
+        self.first = ""
+        """Where the first of them is, and what is wrong with it."""
+
+    def __iter__(self) -> Iterator[LogRow]:
+        """Yield the rows, counting anew.
+
+        Raises:
+            RunError: a file is missing or cannot be read.
+        """
+        judged = {
+            id: found.row
+            for found in self._rows(_JUDGED.search)
+            if (id := _request_id(found.row)) is not None and found.row.get("score_judge")
+        }
+        self.lines, self.unreadable, self.first = 0, 0, ""
+        given: set[str] = set()
+        for found in self._rows():
+            id = _request_id(found.row)
+            if id is None:
+                yield found
+            elif id not in given:
+                given.add(id)
+                yield found._replace(row=judged.get(id, found.row))
+
+    def refuse(self, where: str, why: str) -> None:
+        """Count a line that is nothing for the reader."""
+        self.unreadable += 1
+        self.first = self.first or f"{where}: {why}"
+
+    def _rows(self, wanted: Callable[[bytes], object] = bytes.strip) -> Iterator[LogRow]:
+        for file, path in enumerate(self.files, start=1):
+            for number, line in _lines(path):
+                if not wanted(line):
+                    continue
+                row, where = parse_row(line), f"{path}:{number}"
+                if row is None and not line.endswith(b"\n"):
+                    continue
+                self.lines += 1
+                if row is None:
+                    self.refuse(where, "no object of JSON")
+                else:
+                    yield LogRow(row, where, f"{file}:{number}")
+
+
+_JUDGED = re.compile(rb'"score_judge"\s*:\s*"')
+EXPECTED = "expected the log of `prefdistill serve`"
+
+
 def read_served(paths: Iterable[Path]) -> Iterator[Served]:
-    """Yield every request once, with its score where it has one; of each log the numbered older files first.
+    """Yield every request once, with its score where it has one, of logs that hold nothing else.
 
     Raises:
-        RunError: a file is missing or cannot be read, or a line that is not its last is no served request.
+        RunError: a file is missing or cannot be read; after the last request, if a line was no served request.
     """
-    files = [each for path in paths for each in (*older_logs(path), path)]
-    maybe = (row for file in files for row in _rows(file, lambda line: b'"score_judge":"' in line))
-    judged = {row.id for row in maybe if row.score_judge is not None}
-    for file in files:
-        yield from (row for row in _rows(file) if row.score_judge is not None or row.id not in judged)
+    rows = ServedRows(paths)
+    for found in rows:
+        try:
+            yield Served.model_validate(found.row)
+        except ValidationError as problem:
+            error = problem.errors()[0]
+            name = ".".join(str(part) for part in error["loc"])
+            rows.refuse(found.where, f"{name}: {error['msg']}" if name else error["msg"])
+    if rows.unreadable:
+        where, _, why = rows.first.partition(": ")
+        counted = f"{rows.unreadable} of {rows.lines} lines like it" if rows.unreadable > 1 else "the only such line"
+        raise RunError(f"{where}: no served request ({why}; {counted}); {EXPECTED}")
+
+
+def is_served(row: Mapping[str, Any]) -> bool:
+    """Whether a row is one of `prefdistill serve`."""
+    return all(isinstance(row.get(name), str) for name in ("model", "route", "reason"))
+
+
+def parse_row(line: bytes) -> dict[str, Any] | None:
+    """Parse a line of a log; None where it is no object of JSON."""
+    try:
+        row = json.loads(line.removeprefix(b"\xef\xbb\xbf"))
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
 
 
 def older_logs(path: Path) -> Iterator[Path]:
@@ -163,28 +262,20 @@ def older_logs(path: Path) -> Iterator[Path]:
     yield from (_numbered(path, each) for each in range(number - 1, 0, -1))
 
 
-def _rows(path: Path, wanted: Callable[[bytes], bool] = bool) -> Iterator[Served]:
-    """Yield the rows of one file whose lines are wanted; blank ones never are."""
-    expected = "expected the log of `prefdistill serve`"
+def _request_id(row: Mapping[str, Any]) -> str | None:
+    """Return the id of a served request; those of other servers may be of users or conversations."""
+    id = row.get("id")
+    return id if isinstance(id, str) and id and is_served(row) else None
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
         with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip() or not wanted(line):
-                    continue
-                try:
-                    yield Served.model_validate_json(line)
-                except ValidationError as problem:
-                    if not line.endswith(b"\n"):
-                        return
-                    error = problem.errors()[0]
-                    where = ".".join(str(part) for part in error["loc"])
-                    raise RunError(
-                        f"{path}:{number}: no served request ({f'{where}: ' if where else ''}{error['msg']}); {expected}"
-                    ) from None
+            yield from enumerate(file, start=1)
     except FileNotFoundError:
-        raise RunError(f"{path}: no such file; {expected}") from None
+        raise RunError(f"{path}: no such file; {EXPECTED}") from None
     except OSError as problem:
-        raise RunError(f"{path}: cannot be read ({problem.strerror or problem}); {expected}") from None
+        raise RunError(f"{path}: cannot be read ({problem.strerror or problem}); {EXPECTED}") from None
 
 
 def _numbered(path: Path, number: int) -> Path:

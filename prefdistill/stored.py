@@ -8,6 +8,7 @@ from typing import Any
 
 from prefdistill.documents import load_document
 from prefdistill.errors import RecipeError, RunError
+from prefdistill.folders import as_argument, no_run
 from prefdistill.recipe import Recipe, load_recipe
 from prefdistill.records import Policy
 from prefdistill.run import RunDirectory, read_json
@@ -26,8 +27,7 @@ def run_there(folder: Path) -> RunDirectory:
     """
     run = RunDirectory(folder)
     if not run.manifest.is_file() or not run.recipe.is_file():
-        found = "it holds no run (no manifest.json and recipe.yaml)" if folder.is_dir() else "no such folder"
-        raise RunError(f"{folder}: {found}; expected a run folder, or the name of one under ./runs")
+        raise no_run(folder, "it holds no run (no manifest.json and recipe.yaml)")
     return run
 
 
@@ -94,7 +94,7 @@ def _kept(run: RunDirectory) -> int:
         return int(read_json(path)["round"])
     raise RunError(
         f"{run.path}: the run is not finished, so no policy is kept yet; {_trained(run)}; name one with --round, or "
-        f"finish the run (`prefdistill status {run.path}` says how)"
+        f"finish the run (`prefdistill status {as_argument(run.path)}` says how)"
     )
 
 

@@ -30,10 +30,12 @@ if TYPE_CHECKING:
     from peft import LoraConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from prefdistill.recipe import StudentSection
+    from prefdistill.sections import StudentSection
 
 STUDENT_FILES = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.model", "*.txt")
 """Files of a model folder on which its drafts depend."""
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
+"""Of which a tokenizer has at least one."""
 
 
 @lru_cache(maxsize=1)
@@ -135,6 +137,28 @@ def load_tokenizer(student: StudentSection) -> PreTrainedTokenizerBase:
         tokenizer.pad_token = tokenizer.eos_token
     turn_end_id(tokenizer, student)
     return tokenizer
+
+
+def on_this_machine(student: StudentSection) -> StudentSection | None:
+    """Return the student read from a folder: its own, or the hub's cache; None where files would have to be fetched.
+
+    Only configuration and tokenizer count: the weights need not be there.
+    """
+    if Path(student.source).is_dir():
+        return student
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        config = try_to_load_from_cache(student.source, "config.json", revision=student.revision)
+    except HFValidationError:
+        return None
+    folder = Path(config).parent if isinstance(config, str) else None
+    if folder is None or not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        return None
+    found = student.model_copy()
+    found._source = str(folder)
+    return found
 
 
 def check_trace_tags(student: StudentSection) -> str:

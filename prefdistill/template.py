@@ -16,7 +16,7 @@ from prefdistill.traces import part
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from prefdistill.recipe import StudentSection
+    from prefdistill.sections import StudentSection
 
 PROBE_ANSWER = "Monday at noon."
 """The answer with which a chat template is tried out."""

@@ -69,30 +69,54 @@ def part(text: str, tags: Tags) -> Parted:
     return Parted(text[:at], text[at:])
 
 
+def stray_tag(answer: str, tags: Tags) -> str:
+    """Return the first tag in an answer, whose reasoning is parted from it already; empty where there is none.
+
+    A second opening tag, or a closing one alone: what of the text is reasoning and what the answer cannot be told.
+    """
+    return min((tag for tag in tags if tag in answer), key=answer.index, default="")
+
+
 class AnswerStream:
-    """Text as it comes, without the reasoning that it begins with: what a person who waits for the answer is shown."""
+    """Text as it comes, without the reasoning that it begins with: what a person who waits for the answer is shown.
+
+    What may still turn out to be the beginning of a tag is held back. From a stray tag on nothing is shown any more.
+    """
 
     def __init__(self, tags: Tags) -> None:
         self.tags = tags
-        self.parted = Parted("", "")
-        """All text so far."""
-        self._said = 0
+        self.stray = ""
+        """The first tag in the answer."""
+        self._held = ""
+        self._begun = False
+        """Whether the answer has begun: until then all text so far is held."""
 
     def add(self, piece: str) -> str:
         """Take the next piece of text; return what of the answer can be shown now."""
-        text = self.parted.trace + self.parted.completion + piece
-        self.parted = part(text, self.tags)
-        # What may still turn out to be the beginning of a tag is held back.
-        waits = not self._said and self.tags[0].startswith(self.parted.completion.lstrip())
-        return "" if waits else self._rest()
+        held = self._held + piece
+        if not self._begun:
+            answer = part(held, self.tags).completion
+            if self.tags[0].startswith(answer.lstrip()):
+                self._held = held
+                return ""
+            self._begun, held = True, answer
+        self.stray = self.stray or stray_tag(held, self.tags)
+        if self.stray:
+            self._held = ""
+            return ""
+        shown = len(held) - _tag_begun(held, self.tags)
+        self._held = held[shown:]
+        return held[:shown]
 
     def end(self) -> str:
         """Return what was held back, now that no more text comes."""
-        return self._rest()
+        rest, self._held = (self._held if self._begun else part(self._held, self.tags).completion), ""
+        return rest
 
-    def _rest(self) -> str:
-        said, self._said = self._said, len(self.parted.completion)
-        return self.parted.completion[said:]
+
+def _tag_begun(text: str, tags: Tags) -> int:
+    """Return how many characters at the end of a text may be the beginning of a tag."""
+    return max((size for tag in tags for size in range(1, len(tag)) if text.endswith(tag[:size])), default=0)
 
 
 def render_trace(reasoning: str, tags: Tags) -> str:
@@ -185,7 +209,7 @@ class Reasoning:
             trace, answer = trace + summed.trace, summed.completion
         if not answer.strip():
             raise UnreadableError("no answer after the reasoning")
-        if stray := next((each for each in (*self.tags, *SUMMARY) if each in answer), None):
+        if stray := stray_tag(answer, self.tags) or stray_tag(answer, SUMMARY):
             raise UnreadableError(f"the answer has {stray} in it, so where it begins is not certain")
         taught = self.taught(trace)
         if not taught:

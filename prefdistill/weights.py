@@ -14,8 +14,8 @@ from pydantic import Field, PrivateAttr, ValidationError, ValidationInfo, field_
 
 from prefdistill.errors import PluginError, PrefdistillError
 from prefdistill.plugins import Plugin, name_of
-from prefdistill.recipe import StudentSection
 from prefdistill.records import Message
+from prefdistill.sections import StudentSection
 
 SECTION_KEYS = ("model", "revision", "quantization", "dtype", "device", "chat_template_kwargs")
 BATCH_TOKENS = {"cpu": 16_384, "cuda": 65_536}

@@ -17,8 +17,8 @@ ROOT = Path(__file__).parent.parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest tests, so that no worker waits for them at the end."""
-    items.sort(key=lambda item: "test_kills.py" not in item.nodeid)
+    """Begin with the longest files, those of whole runs, so that no worker waits for one at the end."""
+    items.sort(key=lambda item: ("test_kills.py" not in item.nodeid, item.path.parent != ROOT / "tests"))
 
 
 TINY = """

@@ -1,6 +1,6 @@
 """What a round's counts say about its judging: paths, flips and drafts that address the judge."""
 
-from prefdistill.accounts import _judging_counts
+from prefdistill.accounts import _failure_warnings, _judging_counts
 from prefdistill.drafting import Judged
 from prefdistill.records import CriterionScore, Judgement, Verdict
 from tests.making import both_orders, make_draft, make_prompt, preferred
@@ -46,6 +46,14 @@ def test_a_winner_that_changes_with_the_order_and_a_draft_that_speaks_to_the_jud
     )
     counts = _judging_counts(judged(drafts, verdict))
     assert (counts["flip_rate"], counts["flagged"]) == (1.0, 1)
+
+
+def test_stray_tags_are_counted_and_named():
+    drafts = [make_draft(f"text {index}", index) for index in range(8)]
+    tagged = [draft.model_copy(update={"stray_tag": "</think>"}) for draft in drafts[:3]]
+    [line] = _failure_warnings(judged([*tagged, *drafts[3:]], Verdict(prompt_id="p")), {})
+    assert line.startswith("3 of 8 drafts have a stray </think> in the answer (gate `no_stray_tags`): never chosen")
+    assert _failure_warnings(judged(drafts, Verdict(prompt_id="p")), {}) == ()
 
 
 def test_nothing_compared_has_no_flip_rate():

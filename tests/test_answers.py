@@ -145,7 +145,14 @@ def test_running_again_makes_nothing(finished, tmp_path):
     assert bytes_of(tmp_path / "run") == bytes_of(run)
 
 
-@pytest.mark.parametrize("where", ["drafting", "training", "evaluating"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        pytest.param("drafting", marks=pytest.mark.slow),
+        "training",
+        pytest.param("evaluating", marks=pytest.mark.slow),
+    ],
+)
 def test_a_killed_run_goes_on_to_the_same_bytes(finished, tmp_path, where):
     run, recipe = finished
     copy = tmp_path / "run"
@@ -178,7 +185,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(finished, tmp_path, where):
 def test_status_counts_answers(finished):
     steps = {step.name: step for step in read_status(finished[0]).part(1).steps[:4]}
     assert (steps["drafts"].done, steps["drafts"].of) == (8, 8)
-    assert (steps["pairs"].state, steps["pairs"].done) == ("done", 8)
+    assert (steps["answers"].state, steps["answers"].done) == ("done", 8)
     assert (steps["verdicts"].state, steps["verdicts"].done) == ("done", 0)
 
 

@@ -125,6 +125,7 @@ def test_interrupting_a_wait_says_how_to_go_on(recipe_for, tmp_path):
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_the_budget_holds_for_batches_too(recipe_for, tmp_path, monkeypatch):
     monkeypatch.setattr(desk, "FIRST_POLL_SECONDS", 0.01)
     with BatchServer(judging_by(brevity)) as server:

@@ -211,6 +211,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_choice(recipe, best, tmp_path
     assert read_json(folder / "result.json")["test"] == read_json(best / "result.json")["test"]
 
 
+@pytest.mark.slow
 def test_a_changed_number_is_stale_and_redone_from_the_evaluation(recipe, best, tmp_path):
     folder = shutil.copytree(best, tmp_path / "run")
     with pytest.raises(RunError, match=r"test/round-00/drafts .*evaluate.best_of: 3 → 2.*--redo-from evaluate"):
@@ -287,6 +288,7 @@ def test_an_evaluation_that_is_under_way_counts_every_draft(drawn, tmp_path):
     assert (step.state, step.done, step.of) == ("begun", 5, 16)
 
 
+@pytest.mark.slow
 def test_random_labels_are_the_judges_pairs_drawn_by_lot_the_same_on_resume(recipe, drawn, tmp_path):
     judged = tmp_path / "judged"
     run(recipe, judged, "loop.rounds=1", "loop.stop=never", "evaluate={baselines: [base]}")

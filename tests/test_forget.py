@@ -171,6 +171,7 @@ def test_no_line_of_a_forgotten_prompt_is_left_in_run_or_cache(finished, tmp_pat
     assert not any(prompt_id in row for row in drafts if "replaced" not in row)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_more_rounds_and_without_the_row_in_the_users_file(finished, tmp_path):
     run, recipe, _ = finished
     pairs = run.rows(run.round(1), "4-pairs.jsonl", PreferencePair).read()

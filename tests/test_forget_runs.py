@@ -184,6 +184,7 @@ def test_prompts_of_other_tasks_and_own_prompts_of_the_same_id_are_forgotten_one
         assert len(drafts) == len(OTHER_IDS) - 2, "two of them are forgotten, and no other takes their place"
 
 
+@pytest.mark.slow
 def test_drafts_from_a_file_judged_in_batches(tmp_path, monkeypatch):
     monkeypatch.setattr(desk, "FIRST_POLL_SECONDS", 0.01)
     with BatchServer(quoting) as server:
@@ -226,6 +227,7 @@ def test_drafts_from_a_file_judged_in_batches(tmp_path, monkeypatch):
             run_recipe(load_recipe(recipe, offline), run.path)
 
 
+@pytest.mark.slow
 def test_a_reply_that_comes_in_a_batch_after_its_prompt_was_forgotten_is_not_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(desk, "FIRST_POLL_SECONDS", 0.01)
     with BatchServer(quoting, lambda number: Turn(polls=10_000 if number == 1 else 1)) as server:

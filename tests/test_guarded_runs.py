@@ -52,6 +52,7 @@ def test_a_stop_rule_ends_the_run_names_itself_and_the_best_round_is_kept_and_te
     ]
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_where_it_was_when_its_rules_are_changed(recipe, stopped, tmp_path):
     run = shutil.copytree(stopped, tmp_path / "run")
     before = adapter(run, 1)

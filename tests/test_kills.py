@@ -189,8 +189,8 @@ def check_table(fell, kills):
     assert set(WORK) <= set(fell)
 
 
-def test_twenty_kills_over_whole_runs(alone, helper, server, tiny, tmp_path):
-    check_table(kill_and_resume(alone, helper, server, tiny, tmp_path, 20, a_run=5, seed=1), 20)
+def test_ten_kills_over_whole_runs(alone, helper, server, tiny, tmp_path):
+    check_table(kill_and_resume(alone, helper, server, tiny, tmp_path, 10, a_run=5, seed=1), 10)
 
 
 @pytest.mark.slow

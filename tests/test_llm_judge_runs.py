@@ -176,6 +176,7 @@ def test_ties_everywhere_give_no_pair_and_each_prompt_one_reason(recipe_for, tmp
     assert "8 tie" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_comparisons_in_both_orders_decide_the_evaluation(recipe_for, tmp_path):
     with Loopback(judging_by(brevity)) as server:
         recipe = recipe_for(server.url)

@@ -101,7 +101,8 @@ def test_the_result_for_programs_has_every_key(finished):
     assert {"mode", "seed", "rounds", "best_round", "policy", "test", "pgr"} <= set(result)
     assert [each["round"] for each in result["rounds"]] == [0, 1, 2]
     wanted = (
-        "round drafts judged failed pairs drops win_rate win_rate_interval rubric_score held_out_score "
+        "round warm_start learned_from drafts judged failed pairs drops win_rate win_rate_interval rubric_score "
+        "held_out_score "
         "baseline_rubric_score teacher_rubric_score gate_pass_rate gold mean_tokens adapter_moved kl judge_calls "
         "judge_tokens judge_usd seconds warnings counts failures judge_cached usd_per_pair usd_per_kept_pair "
         "tokens_per_kept_pair checks diagnostics facts findings remedy"
@@ -235,6 +236,7 @@ def test_a_changed_recipe_names_the_keys_and_what_is_stale(finished, tmp_path):
     assert "round-01/drafts was made with other settings: sample.temperature: 1.0 → 0.9" in str(sampled.value)
 
 
+@pytest.mark.slow
 def test_redo_from_train_keeps_drafts_and_what_it_replaces(finished, tmp_path):
     copy, recipe = copied(finished, tmp_path)
     before = (copy / "round-01" / "1-drafts.jsonl").read_bytes()
@@ -256,6 +258,7 @@ class Stopping(Silent):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_redo_that_was_killed_halfway_is_finished_by_the_next_run(finished, tmp_path):
     copy, recipe = copied(finished, tmp_path)
     with pytest.raises(KeyboardInterrupt):
@@ -314,6 +317,7 @@ def test_an_edited_weight_scores_again_without_sampling_or_judging(finished, tmp
     assert {name: (copy / "round-01" / name).read_bytes() for name in stamps} == stamps
 
 
+@pytest.mark.slow
 def test_the_runs_own_recipe_runs_again(finished, tmp_path):
     run, _ = finished
     again(run / "recipe.yaml", tmp_path / "again", "loop.rounds=1")

@@ -78,6 +78,55 @@ def test_a_mistake_is_named_with_file_line_key_and_remedy(folder, text, message)
     assert message in problem(folder, text)
 
 
+@pytest.mark.parametrize(
+    ("section", "found", "write"),
+    [
+        ("warm_start: outputs", "'outputs'", "warm_start: {use: outputs}"),
+        ("warm_start: [outputs]", "a list", "warm_start: {use: outputs}"),
+        ("train: dpo", "'dpo'", "train: {use: dpo}"),
+        ("train:", "nothing", "train: {use: dpo}"),
+        ("train: {lora: 8}", "8", "lora: {r: 8}"),
+        ("train: {mix_past: 0.5}", "0.5", "mix_past: {share: 0.5}"),
+        ("sample: 3", "3", "sample: {drafts: 3}"),
+        ("loop: online", "'online'", "loop: {mode: online}"),
+        ("budget: 5", "5", "budget: {usd: 5}"),
+        ("evaluate: {also: [x.jsonl]}", "'x.jsonl'", "{prompts: x.jsonl}"),
+        ("pair: true", "True", "pair: {strategy: …}"),
+    ],
+)
+def test_a_section_that_is_no_mapping_is_shown_as_it_should_be_written(folder, section, found, write):
+    said = problem(folder, RECIPE + section + "\n")
+    assert said.startswith("recipe.yaml:7: ")
+    assert f": found {found}; expected a mapping of keys to values: write `{write}` (keys: " in said
+    assert "dictionary" not in said and "Section" not in said
+
+
+def test_such_a_section_is_shown_on_the_command_line_as_an_override(folder):
+    for override, write in (
+        ("warm_start=outputs", "warm_start.use=outputs"),
+        ("student=./x", "student.model=./x"),
+        ("prompts=[x.jsonl]", "prompts.path=x.jsonl"),
+        ("train.lora=8", "train.lora.r=8"),
+    ):
+        said = problem(folder, RECIPE, override)
+        assert said.startswith(f"command line: {override.split('=')[0]}: found ")
+        assert f"write `{write}` (keys: " in said
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: {use: 3}", "train.use: found 3; expected a name, one of: dpo, "),
+        ("teacher: 3", "teacher: found 3; expected `use: NAME`"),
+        ("evaluate: {also: x}", "evaluate.also: found 'x'; expected a list"),
+        ("student: {chat_template_kwargs: x}", "chat_template_kwargs: found 'x'; expected a mapping of keys to values"),
+    ],
+)
+def test_other_values_in_the_wrong_form_are_worded_without_names_of_classes(folder, text, message):
+    recipe = "".join(line for line in RECIPE.splitlines(keepends=True) if not line.startswith(text.split(":")[0]))
+    assert message in problem(folder, f"{recipe}{text}\n")
+
+
 def test_a_rubric_mistake_is_found_before_anything_runs(folder):
     found = problem(folder, RECIPE, rubric=RUBRIC.replace("unit", "unti"))
     assert "rubric.yaml:4: criteria.length.unti: unknown key; did you mean `unit`?" in found

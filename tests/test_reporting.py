@@ -147,6 +147,7 @@ def test_tables_are_written_into_an_empty_folder_only(folder, tmp_path):
     [
         ("gone", None, "runs/gone: no such folder; expected a run or a comparison: a path, or a name under ./runs"),
         ("tinny", None, "expected a run or a comparison: a path, or a name under ./runs; did you mean `tiny`?"),
+        ("./tiny", None, "tiny: no such folder; expected a run or a comparison: a path, or a name under ./runs; did you"),
         ("empty", "mkdir", "runs/empty: it holds no run (no manifest.json and recipe.yaml)"),
         ("tiny", "result.json", "runs/tiny: the run is not finished (no result.json), so it has no report yet"),
         ("tiny", "report.json", "runs/tiny: no report.json, which a report is rendered from; run its recipe again"),

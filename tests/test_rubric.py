@@ -104,6 +104,7 @@ ERRORS = {
         r"email\.yaml:\d+: .*the name `keeps_the_facts` is used twice",
     ),
     "a built-in name": (("name: no_filler", "name: complete"), r"email\.yaml:\d+: .*the name `complete` is built in"),
+    "another": (("name: no_filler", "name: no_stray_tags"), r"email\.yaml:\d+: .*the name `no_stray_tags` is built in"),
     "a name with capitals": (
         ("name: no_filler", "name: No-Filler"),
         r"email\.yaml:14: criteria\.2\.name: found 'No-Filler'",

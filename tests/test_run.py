@@ -96,3 +96,18 @@ def test_what_is_redone_on_purpose_is_kept(tmp_path):
     assert not file.path.exists()
     assert len((target / "round-01" / "2-verdicts.jsonl").read_text().splitlines()) == 1
     assert run.set_aside([tmp_path / "nothing"]) is None
+
+
+def test_a_folder_made_for_nothing_goes_away_and_no_other_does(tmp_path):
+    run = RunDirectory(tmp_path / "runs" / "new")
+    with run.locked():
+        assert run.path.is_dir()
+    assert not run.path.exists()
+    with run.locked():
+        write_json(run.manifest, {})
+    assert run.manifest.exists()
+    there = RunDirectory(tmp_path / "there")
+    there.path.mkdir()
+    with there.locked():
+        pass
+    assert there.path.is_dir()

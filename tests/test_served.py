@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from prefdistill.errors import RunError
-from prefdistill.served import Served, ServedLog, read_served
+from prefdistill.served import Served, ServedLog, ServedRows, read_served
 
 
 def row(id: str = "a", **changes: Any) -> Served:
@@ -52,6 +52,42 @@ def test_a_bad_line_in_the_middle_is_named(tmp_path: Path) -> None:
         list(read_served([path]))
     with pytest.raises(RunError, match="no such file"):
         list(read_served([tmp_path / "none"]))
+
+
+def test_what_cannot_be_read_is_counted_and_nothing_is_lost_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    good = row("a").model_dump_json()
+    path.write_text(
+        f'{good}\n\n[1]\n{{"id": 3}}\n\ufeff{row("b").model_dump_json()}\n{{"torn": \n{row("c").model_dump_json()[:40]}'
+    )
+    rows = ServedRows([path])
+    for _ in range(2):
+        assert [found.row["id"] for found in rows] == ["a", 3, "b"]
+        assert (rows.lines, rows.unreadable, rows.first) == (5, 2, f"{path}:3: no object of JSON")
+    found = []
+    with pytest.raises(RunError, match=r"log:3: no served request \(no object of JSON; 3 of 5 lines like it\)"):
+        found += [each.id for each in read_served([path])]
+    assert not found, "a list of them all is not had"
+    served = read_served([path])
+    assert [next(served).id, next(served).id] == ["a", "b"], "but what can be read is given first"
+
+
+def test_a_line_without_its_end_is_read_where_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text(row("a").model_dump_json())
+    assert [each.id for each in read_served([path])] == ["a"]
+
+
+def test_a_request_is_read_once_in_its_place_and_other_servers_ids_may_repeat(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    judged = row("a", score=0.25, score_judge="checks").model_dump_json().replace('"score_judge":', '"score_judge" : ')
+    other = '{"id": "user", "prompt": "Write it.", "score_judge": "me"}'
+    path.write_text("\n".join([row("a").model_dump_json(), row("b").model_dump_json(), other, judged, other]) + "\n")
+    found = [(each.row["id"], each.row.get("score"), each.place) for each in ServedRows([path, path])]
+    assert found == [
+        ("a", 0.25, "1:1"), ("b", None, "1:2"), ("user", None, "1:3"), ("user", None, "1:5"),
+        ("user", None, "2:3"), ("user", None, "2:5"),
+    ]  # fmt: skip
 
 
 def test_a_judged_request_is_read_once_with_its_score(tmp_path: Path) -> None:

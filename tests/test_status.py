@@ -5,12 +5,16 @@ import os
 import signal
 import subprocess
 import sys
+from importlib.metadata import entry_points
 
 import pytest
 
 from prefdistill.errors import RunError
+from prefdistill.protocols import learns_from
 from prefdistill.run import RunDirectory
+from prefdistill.sections import WarmStartSection
 from prefdistill.status import read_status
+from prefdistill.status.counting import ANSWERS, WARM_PROMPTS
 from prefdistill.status.showing import to_json
 
 RECIPE = """
@@ -249,7 +253,7 @@ def test_other_tasks_are_found_by_the_names_of_their_files(run):
 
 
 def test_a_folder_without_a_run_is_an_error(tmp_path):
-    with pytest.raises(RunError, match=r"no run in it \(no manifest.json\)"):
+    with pytest.raises(RunError, match=r"it holds no run \(no manifest.json\)"):
         read_status(tmp_path)
     with pytest.raises(RunError, match="no such folder"):
         read_status(tmp_path / "gone")
@@ -292,3 +296,10 @@ def test_the_command_prints_it_and_loads_no_model_library(run, prefdistill):
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "[]"
+
+
+def test_its_words_of_a_recipe_are_those_of_the_trainers_and_the_sections():
+    """`status` reads a run without loading a plug-in, and so says again what they are."""
+    trainers = entry_points(group="prefdistill.trainers")
+    assert set(ANSWERS) == {each.name for each in trainers if learns_from(each.load()) == "answers"}
+    assert WarmStartSection.model_fields["prompts"].default == WARM_PROMPTS

@@ -10,8 +10,9 @@ import pytest
 from prefdistill.errors import RecipeError
 from prefdistill.judges.pairwise import PairwiseJudge
 from prefdistill.judges.rubric import RubricJudge
+from prefdistill.judges.texts import check_texts
 from prefdistill.plugins import Plugin, build_plugin
-from prefdistill.protocols import Reply, RunContext
+from prefdistill.protocols import Completion, Reply, RunContext
 from prefdistill.recipe import load_recipe
 from prefdistill.records import Answer, Draft, Failure, Message, Policy, PreferencePair, Usage
 from prefdistill.requests.answers import read_answer
@@ -19,10 +20,10 @@ from prefdistill.requests.calls import Answer as ServerAnswer
 from prefdistill.requests.layer import RequestLayer
 from prefdistill.sandbox.plugins import SandboxTeacher
 from prefdistill.stages.judge import judge_group
-from prefdistill.stages.sample import teacher_drafts
+from prefdistill.stages.sample import sample_drafts, teacher_drafts
 from prefdistill.student import check_trace_tags, load_tokenizer, render_prompt
 from prefdistill.teachers.openai import OpenAITeacher
-from prefdistill.traces import TAGS, AnswerStream, Reasoning, check_tags, empty_block, part, render_trace
+from prefdistill.traces import TAGS, AnswerStream, Reasoning, check_tags, empty_block, part, render_trace, stray_tag
 from prefdistill.trainers.traces import TracesTrainer
 from tests.loopback import Loopback, Served, judging_by
 from tests.making import ASKED, CLEAN, LENGTH, make_drafts, make_prompt, make_rubric, opened_teacher
@@ -469,9 +470,10 @@ def test_recipes_that_do_not_fit_together_are_refused(tiny_recipe, overrides, me
     [
         ("<think>\nwhy\n</think>\n\nHello Anna", "Hello Anna"),
         (" <think>a</think><think>b</think> Hello", "Hello"),
-        ("Hello <think> Anna", "Hello <think> Anna"),
+        ("Hello < Anna </thi", "Hello < Anna </thi"),
         ("<thin Anna", "<thin Anna"),
         ("<thi", "<thi"),
+        (" Hello", " Hello"),
         ("<think>never closed", ""),
         ("<think>why</think>", ""),
         ("", ""),
@@ -481,5 +483,51 @@ def test_recipes_that_do_not_fit_together_are_refused(tiny_recipe, overrides, me
 def test_a_stream_shows_the_answer_alone(text, shown, size):
     stream = AnswerStream(TAGS)
     pieces = [stream.add(text[at : at + size]) for at in range(0, len(text), size)]
-    assert "".join([*pieces, stream.end()]) == shown
-    assert stream.parted == part(text, TAGS)
+    assert "".join([*pieces, stream.end()]) == shown == part(text, TAGS).completion
+    assert not stream.stray
+
+
+@pytest.mark.parametrize(
+    ("answer", "stray"),
+    [
+        ("Hello <think> Anna</think>", "<think>"),
+        ("Hello </think> Anna <think>", "</think>"),
+        ("why</think>", "</think>"),
+        ("</think>\n\nHello", "</think>"),
+    ],
+)
+@pytest.mark.parametrize("trace", ["", "<think>\nwhy\n</think>\n\n"])
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_a_stream_shows_nothing_from_a_stray_tag_on(answer, stray, trace, size):
+    assert stray_tag(part(trace + answer, TAGS).completion, TAGS) == stray
+    stream = AnswerStream(TAGS)
+    shown = "".join(stream.add((trace + answer)[at : at + size]) for at in range(0, len(trace + answer), size))
+    assert answer.startswith(shown + stream.end())
+    assert "<" not in shown, "no part of the tag either"
+    assert stream.stray == stray
+
+
+def test_no_teacher_is_asked_about_a_draft_with_a_stray_tag():
+    drafts = make_drafts(["Hello </think> Anna", "Hello Anna"])
+    drafts[0] = drafts[0].model_copy(update={"stray_tag": "</think>"})
+    checked = check_texts(make_prompt(), drafts, make_rubric(LENGTH, gates=[CLEAN]))
+    assert [each.failed for each in checked.values()] == [("no_stray_tags",), ()]
+
+
+def test_a_draft_with_a_stray_tag_is_marked_whatever_sampler_wrote_it():
+    class Writer:
+        def sample(self, policy, requests):
+            for each, text in zip(requests, ["Hello", "Hello </think> Anna"], strict=True):
+                yield Completion(each.key, text, "stop", 3, -1.0)
+
+    def sampled(tags):
+        found = sample_drafts(
+            Writer(), Policy(model="m"), [make_prompt()], {}, source="base", round=0, purpose="test", drafts=2,
+            temperature=1.0, top_p=1.0, max_new_tokens=9, seed=1, tags=tags,
+        )  # fmt: skip
+        return list(found)
+
+    assert [draft.stray_tag for draft in sampled(TAGS)] == ["", "</think>"]
+    assert [draft.stray_tag for draft in sampled(None)] == ["", ""], "of a student that does not reason it is text"
+    kept, marked = sampled(TAGS)
+    assert "stray_tag" not in kept.model_dump() and Draft.model_validate_json(marked.model_dump_json()) == marked

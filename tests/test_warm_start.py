@@ -1,9 +1,11 @@
 """The warm start: a first round on the teacher's answers, or on another run's pairs, before the rounds of the loop."""
 
+import io
 import json
 import shutil
 
 import pytest
+from rich.console import Console
 
 from prefdistill.artefacts import set_aside_from
 from prefdistill.assembly import load_recipe_prompts, opened, train_prompts
@@ -11,13 +13,16 @@ from prefdistill.costs.steps import steps_of
 from prefdistill.errors import RecipeError, RunError
 from prefdistill.export.data import trained_pairs
 from prefdistill.export.source import read_source
+from prefdistill.forgetting import cannot_remove, plan_forgetting
 from prefdistill.loop import run_recipe
 from prefdistill.protocols import no_progress
 from prefdistill.recipe import load_recipe
 from prefdistill.records import Answer, Draft, PreferencePair, RoundResult, TrainResult
+from prefdistill.reporting import read_stored
 from prefdistill.run import RowFile, RunDirectory, read_json
 from prefdistill.soundness import findings
-from prefdistill.status import read_status
+from prefdistill.stages.report.markdown import render_markdown
+from prefdistill.status import read_status, show_status
 from prefdistill.using.retraining import retrain
 from tests.conftest import ROOT, TINY
 
@@ -104,6 +109,35 @@ def test_it_goes_on_and_is_read_by_status(finished, tmp_path):
     assert read_status(copy).finished
 
 
+def test_status_log_and_report_call_it_by_one_name_and_its_answers_answers(finished):
+    folder, _ = finished
+    console = Console(file=io.StringIO(), width=80)
+    show_status(read_status(folder), console)
+    head, table, *rows = console.file.getvalue().splitlines()
+    assert "tiny, online, warm start + 1 round;" in head
+    assert table.split() == ["drafts", "verdicts", "trained", "on", "training", "evaluation", "score"]
+    assert rows[1].startswith("round 1 (warm start)  24  ") and " 24 answers " in rows[1]
+    assert rows[2].startswith("round 2 ") and " pairs " in rows[2]
+    log = (folder / "log.txt").read_text()
+    assert "round 1 (warm start): 24 drafts, 24 answers, judge" in log and "round 2: 24 drafts, " in log
+    markdown = render_markdown(read_stored(folder).report)
+    assert "| 1 (warm start" in markdown and "online, warm start + 1 round, seed 3" in markdown
+    assert "online, warm start + 1 round, seed 3" in (folder / "report.html").read_text()
+
+
+def test_forgetting_says_which_rounds_learned_answers_and_which_pairs(finished):
+    folder, _ = finished
+    answered = {row.prompt_id for row in rows(folder / "round-01" / "4-answers.jsonl", Answer).values()}
+    paired = {row.prompt_id for row in rows(folder / "round-02" / "4-pairs.jsonl", PreferencePair).values()}
+    both, alone = min(answered & paired), min(answered - paired)
+    said = " ".join(cannot_remove(plan_forgetting(folder, both)))
+    assert "round-01 trained on the teacher's answers to it, round-02 trained on its pairs; the adapters of" in said
+    assert "hashes of its texts and of the teacher's answers to it and of its pairs" in said
+    said = " ".join(cannot_remove(plan_forgetting(folder, alone)))
+    assert "round-01 trained on the teacher's answers to it; the adapters of round-01, round-02" in said
+    assert "its pairs" not in said
+
+
 def test_it_is_trained_again_to_the_same_policy(finished, tmp_path):
     folder, _ = finished
     copy = tmp_path / "warm"
@@ -128,7 +162,7 @@ def test_export_tells_of_both_and_gives_the_pairs(finished):
 def test_alone_it_is_the_whole_run(recipe_file, tmp_path):
     recipe = load_recipe(recipe_file, [*WARM, "warm_start.prompts=8", "warm_start.steps=2", "loop.rounds=0"])
     outcome = run_recipe(recipe, tmp_path / "alone")
-    assert [each.name for each in outcome.rounds] == ["base", "warm start"]
+    assert [each.name for each in outcome.rounds] == ["base", "round 1 (warm start)"]
     assert outcome.rounds[1].train.steps == 2
     assert read_status(tmp_path / "alone").finished
 
@@ -265,6 +299,7 @@ def test_another_runs_pairs_do_not_take_the_place_of_answers_that_were_paid_for(
     assert run_recipe(recipe, copy).rounds[-1].round == 2, "undoing the change goes on"
 
 
+@pytest.mark.slow
 def test_answers_after_another_runs_pairs_are_the_teachers(finished, recipe_file, tmp_path):
     folder, _ = finished
     run = tmp_path / "taken"
@@ -280,6 +315,7 @@ def test_answers_after_another_runs_pairs_are_the_teachers(finished, recipe_file
     assert len(list((run / "replaced").glob("*/round-01/1-drafts.jsonl"))) == 1
 
 
+@pytest.mark.slow
 def test_pairs_of_another_source_are_refused_and_leave_everything_as_it_was(finished, recipe_file, tmp_path):
     folder, _ = finished
     run = tmp_path / "taken"

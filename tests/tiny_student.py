@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from prefdistill.protocols import SampleRequest
-from prefdistill.recipe import StudentSection
 from prefdistill.records import Message, PreferencePair, seed_of
+from prefdistill.sections import StudentSection
 
 TEMPLATE = (
     "{%- for message in messages -%}{{- '<|' + message['role'] + '|>' + message['content'] + '<|end|>' -}}{%- endfor -%}"

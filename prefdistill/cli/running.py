@@ -49,8 +49,12 @@ def new(
 
 @app.command(rich_help_panel=RUN)
 def validate(recipe: RecipePath, overrides: Overrides = None) -> None:
-    """Check a recipe, its rubrics, plug-ins and prompts, without loading a model or calling anyone."""
+    """Check a recipe, its rubrics, plug-ins and prompts, without loading a model or calling anyone.
+
+    A logits teacher's tokenizer is compared with the student's where both are on this machine; no model is downloaded.
+    """
     from prefdistill.assembly import load_recipe_prompts
+    from prefdistill.readiness import require_trainable
     from prefdistill.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or ())
@@ -68,6 +72,8 @@ def validate(recipe: RecipePath, overrides: Overrides = None) -> None:
         if require is not None:
             require(rubric)
     print(f"prompts: {counts}")
+    for line in require_trainable(loaded, prompts, fetch=False):
+        print(line)
     print(f"{recipe}: valid")
 
 
@@ -139,10 +145,10 @@ def run(
         return
     from prefdistill.console import TerminalDisplay, summary
     from prefdistill.loop import run_recipe
+    from prefdistill.records import rounds_text
 
-    folder = run_folder(run or loaded.name)
-    warm = ", after a warm start" if loaded.warm_start else ""
-    console.print(f"{loaded.name}: {loaded.loop.mode}, {loaded.loop.rounds} rounds{warm}, in {folder}", markup=False)
+    folder, rounds = run_folder(run or loaded.name), rounds_text(loaded.loop.rounds, loaded.warm_start is not None)
+    console.print(f"{loaded.name}: {loaded.loop.mode}, {rounds}, in {folder}", markup=False)
     with TerminalDisplay(console) as display:
         outcome = run_recipe(loaded, folder, display, stage, texts=not no_text, redo_round=round)
     for line in summary(outcome.result, folder):

@@ -242,6 +242,15 @@ def serve(
         float | None,
         typer.Option(min=0.0, help="The most that this may cost, in US dollars, over all restarts together."),
     ] = None,
+    teacher_usd: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="The most that the teacher's answers may cost a day (UTC), in US dollars, restarts included. Is it spent, "
+            "the student answers, marked teacher_spent, until midnight. --shadow judges by a budget of its own.",
+            show_default="no limit",
+        ),
+    ] = None,
     api_key_env: Annotated[
         str | None,
         typer.Option(
@@ -294,6 +303,7 @@ def serve(
         redact=redact,
         shadow=shadow,
         shadow_usd=shadow_usd,
+        teacher_usd=teacher_usd,
         api_key_env=api_key_env,
         max_in_flight=max_in_flight,
         max_body_kb=max_body_kb,

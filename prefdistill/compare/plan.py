@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from prefdistill.assembly import read_recipe_prompts
 from prefdistill.compare.arms import (
     ONE_TO_ONE,
     Arm,
@@ -19,11 +20,13 @@ from prefdistill.compare.arms import (
     source_of,
 )
 from prefdistill.compare.equal import Equal, sizes_of
-from prefdistill.errors import RecipeError, RunError
+from prefdistill.errors import RecipeError, RunError, TrainError
 from prefdistill.folders import COMPARISON
+from prefdistill.readiness import require_trainable
 from prefdistill.recipe import Recipe, load_recipe
 from prefdistill.records import TrainResult
 from prefdistill.run import RunDirectory, read_json, write_json
+from prefdistill.stages.load import Loaded
 
 ALWAYS = ("loop.stop=never",)
 """What every arm sets: each has all its rounds, and what the guard finds is reported."""
@@ -171,14 +174,34 @@ def make_plan(
     )
 
 
-def check_arms(plan: Plan) -> None:
-    """Load every arm's recipe once, so that a mistake in the last arm is found before the first one runs.
+def check_arms(plan: Plan, fetch: bool = True) -> tuple[str, ...]:
+    """Check every arm's recipe once, so that a mistake in the last arm is found before the first one is paid for.
+
+    Args:
+        plan: from `make_plan`; arms that are finished are not checked.
+        fetch: whether files of a model may come from the hub.
+
+    Returns:
+        What was not checked, a line each.
 
     Raises:
-        RecipeError: an arm's keys do not fit the recipe.
+        RecipeError: an arm's keys do not fit the recipe, or it could never fill a batch.
+        TrainError: an arm's trainer cannot train this student.
     """
+    read: dict[str, Loaded] = {}
+    unchecked: list[str] = []
     for planned in plan.of_seed(plan.seeds[0]):
-        plan.recipe_of(planned)
+        recipe = plan.recipe_of(planned)
+        if planned.run.result.exists():
+            continue
+        key = repr((recipe.prompts, recipe.student.system))
+        read[key] = read.get(key) or read_recipe_prompts(recipe)
+        try:
+            left = require_trainable(recipe, read[key], planned.run, fetch)
+        except (RecipeError, TrainError) as problem:
+            raise type(problem)(f"compare: arm {planned.arm.label}: {problem}") from None
+        unchecked += [f"arm {planned.arm.label}: {line}" for line in left]
+    return tuple(unchecked)
 
 
 def parse_seeds(text: str, first: int) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from prefdistill.assembly import load_recipe_prompts
 from prefdistill.compare.equal import Equal, equal_words
-from prefdistill.compare.plan import Plan, Planned, make_plan
+from prefdistill.compare.plan import Plan, Planned, check_arms, make_plan
 from prefdistill.compare.sharing import Origins
 from prefdistill.compare.sight import Sight, sight_lines, sight_of
 from prefdistill.costs.estimate import (
@@ -62,7 +62,7 @@ class Pricing:
     done_calls: float = 0.0
     """Calls whose replies are in the comparison's folder already."""
     notes: tuple[str, ...] = ()
-    """What a user should know about the prompts."""
+    """What a user should know about the prompts, and what was not checked."""
     sight: Sight | None = None
     """What its sample can see."""
 
@@ -100,6 +100,7 @@ def price_plan(plan: Plan) -> Pricing:
         PrefdistillError: a recipe or its prompts cannot be read.
     """
     loaded: dict[str, tuple[Loaded, list[str]]] = {}
+    unchecked = check_arms(plan, fetch=False)
     planned = [(each, plan.recipe_of(each)) for each in plan.runs]
     steps: dict[Planned, list[tuple[Step, str, bool]]] = {}
     counted = _Counted()
@@ -120,7 +121,7 @@ def price_plan(plan: Plan) -> Pricing:
         arms=arms,
         total=_together([arm.owed for arm in arms]),
         done_calls=counted.done_calls,
-        notes=tuple(dict.fromkeys(first[1])),
+        notes=tuple(dict.fromkeys((*first[1], *unchecked))),
         sight=sight_of(plan, first[0]),
     )
 

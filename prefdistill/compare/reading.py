@@ -10,7 +10,7 @@ from typing import Any
 from prefdistill.compare.data import BASE, TEACHER, ArmRun
 from prefdistill.errors import RunError
 from prefdistill.finished import FinishedRun, read_finished
-from prefdistill.folders import COMPARISON, run_folder
+from prefdistill.folders import COMPARISON, as_argument, run_folder
 from prefdistill.plugins import name_of
 from prefdistill.protocols import learns_from
 from prefdistill.recipe import Recipe, operational_keys
@@ -95,7 +95,7 @@ def _runs_in(folder: Path) -> list[Path]:
         return sorted(seeds, key=lambda each: (len(each.name), each.name))
     if (folder / COMPARISON).is_file():
         arms = sorted({each.parent.parent.name for each in folder.glob(f"*/{SEED_FOLDER}/manifest.json")})
-        shown = " ".join(str(folder / arm) for arm in arms[:4])
+        shown = " ".join(as_argument(folder / arm) for arm in arms[:4])
         raise RunError(
             f"{folder}: this is a whole comparison; expected runs: name its arms, such as `prefdistill compare {shown}`"
         )

@@ -64,7 +64,7 @@ class Origins:
     def _drafts(self, number: int) -> list[Any]:
         """Return what a round's training drafts are made from, beside the student and how it writes."""
         loop = self.recipe.loop
-        first = self.recipe.first_round - 1  # 0, or the warm start's
+        first = self.recipe.begins_with(self.recipe.first_round)
         given, offline = self.recipe.sample.drafts_from is not None, loop.mode == "offline"
         writer = "base" if given or number <= first else self._policy(first if offline else number - 1)
         return ["drafts", number, loop.prompts_per_round, self._plain["prompts"], writer]

@@ -6,17 +6,16 @@ fields they have. A row that cannot be read is counted, never guessed at.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from prefdistill.errors import RunError
-from prefdistill.served import older_logs
+from prefdistill.served import ServedRows, is_served
 from prefdistill.stages.report.examples import visible
 
 TESTS = frozenset({"gate", "length", "log_prob", "out_of_scope"})
@@ -64,13 +63,13 @@ class LogRead:
     requests: tuple[Request, ...]
     """In the log's order."""
     unreadable: int
-    """Lines that are no request: torn ones, and rows without a prompt."""
+    """Lines that are no request: broken ones, and rows without a prompt."""
     other_models: Mapping[str, int]
     """Requests to other models, left out: by name."""
 
 
 def read_log(paths: Sequence[Path], models: frozenset[str]) -> LogRead:
-    """Read logs, of each the numbered older files first; of a request that is there twice the judged row counts.
+    """Read logs as requests, each once; see `ServedRows`.
 
     Args:
         paths: files.
@@ -79,24 +78,18 @@ def read_log(paths: Sequence[Path], models: frozenset[str]) -> LogRead:
     Raises:
         RunError: a file is missing or unreadable, or no row of all files is a request to this run.
     """
-    found: dict[str, Request] = {}
+    found: list[Request] = []
     others: Counter[str] = Counter()
-    unreadable = lines = 0
-    files = [each for given in paths for each in (*older_logs(given), given)]
-    for file, path in enumerate(files, start=1):
-        for number, line in _lines(path):
-            lines += 1
-            row = _row(line)
-            if row is not None and models and is_served(row) and row["model"] not in models:
-                others[clean(row["model"])] += 1
-                continue
-            request = None if row is None else to_request(row, f"{file}:{number}")
-            if request is None:
-                unreadable += 1
-            elif request.id not in found or request.score is not None:
-                found[request.id] = request
+    rows = ServedRows(paths)
+    for row, where, place in rows:
+        if models and is_served(row) and row["model"] not in models:
+            others[clean(row["model"])] += 1
+        elif (request := to_request(row, place)) is not None:
+            found.append(request)
+        else:
+            rows.refuse(where, "no prompt")
     names = ", ".join(map(str, paths))
-    if not lines:
+    if not rows.lines:
         raise RunError(f"{names}: the log is empty; {EXPECTED}; nothing was served yet, or it is written elsewhere")
     if not found and others:
         told = ", ".join(f"`{visible(name, 60)}` ({count:,})" for name, count in others.most_common(5))
@@ -106,26 +99,8 @@ def read_log(paths: Sequence[Path], models: frozenset[str]) -> LogRead:
             f"{told}; name the run that was served, or pass --model {most} if it was this one"
         )
     if not found:
-        raise RunError(f"{names}: none of {lines:,} lines is a request; {EXPECTED}")
-    return LogRead(tuple(found.values()), unreadable, dict(others))
-
-
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    try:
-        with path.open("rb") as file:
-            yield from ((number, line) for number, line in enumerate(file, start=1) if line.strip())
-    except FileNotFoundError:
-        raise RunError(f"{path}: no such file; {EXPECTED}") from None
-    except OSError as problem:
-        raise RunError(f"{path}: cannot be read ({problem.strerror or problem}); {EXPECTED}") from None
-
-
-def _row(line: bytes) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line.removeprefix(b"\xef\xbb\xbf"))
-    except (ValueError, RecursionError):
-        return None
-    return row if isinstance(row, dict) else None
+        raise RunError(f"{names}: none of {rows.lines:,} lines is a request; {EXPECTED}")
+    return LogRead(tuple(found), rows.unreadable, dict(others))
 
 
 def to_request(row: Mapping[str, Any], where: str) -> Request | None:
@@ -153,11 +128,6 @@ def to_request(row: Mapping[str, Any], where: str) -> Request | None:
         redacted=redacted,
     )
     return _with_outcome(request, row) if served else request
-
-
-def is_served(row: Mapping[str, Any]) -> bool:
-    """Whether a row is one of `prefdistill serve`."""
-    return all(isinstance(row.get(name), str) for name in ("model", "route", "reason"))
 
 
 def _with_outcome(request: Request, row: Mapping[str, Any]) -> Request:

@@ -15,14 +15,15 @@ import yaml
 from prefdistill import __version__
 from prefdistill.export.forms import Base
 from prefdistill.export.loading import Loadable, loading_code, serving_command, writing_code
+from prefdistill.export.methods import distributions_of, method_tags, methods_of, model_name, trained_on
 from prefdistill.export.source import Source
 from prefdistill.export.verifying import Check
 from prefdistill.plan.cards import read_card
 from prefdistill.plugins import name_of
-from prefdistill.protocols import learns_from
 from prefdistill.records import PreferencePair
 from prefdistill.rubric import Criterion, Gate, Rubric
 from prefdistill.traces import empty_block
+from prefdistill.weights import LocalWeights
 
 UNKNOWN = "unknown: look it up"
 LONGEST_OPTION = 160
@@ -120,13 +121,13 @@ def render_card(export: Export) -> str:
             judge=plain_name(source.recipe.judge),
             evaluation_judge=plain_name(source.recipe.held_out_judge or source.recipe.judge),
             self_judged=source.recipe.held_out_judge is None,
-            teacher=_teacher(source),
+            teacher=teacher_name(source),
             prompts_from=_prompts_from(source),
             rounds=source.policy.round,
-            train=source.round.train,
-            on_answers=learns_from(source.recipe.section_of(source.policy.round).trainer) == "answers",
+            trained_on=trained_on(source),
             warm_start=None if warm is None else plain_name(warm.trainer),
-            learned_from=source.learned_from,
+            methods=methods_of(source),
+            distributions=[each for each in distributions_of(source) if each != teacher_name(source)],
             reasons=source.recipe.student.trace is not None,
             student=source.recipe.student,
             empty=json.dumps(empty_block(source.recipe.student.tags)) if _answers_at_once(source) else None,
@@ -158,7 +159,7 @@ def render_data_card(source: Source, pairs: list[PreferencePair], texts_from: st
             by_round=sorted({pair.round: sum(each.round == pair.round for each in pairs) for pair in pairs}.items()),
             prompts=len({pair.prompt_id for pair in pairs}),
             judge=plain_name(source.recipe.judge),
-            teacher=_teacher(source),
+            teacher=teacher_name(source),
             prompts_from=_prompts_from(source),
             base=texts_from,
             scales=sorted({pair.scale for pair in pairs}),
@@ -196,10 +197,7 @@ def _front_matter(export: Export) -> str:
         front["base_model_relation"] = {"adapter": "adapter", "merged": "finetune", "nf4": "quantized"}[form]
     front["library_name"] = "peft" if form == "adapter" else "transformers"
     front["pipeline_tag"] = "text-generation"
-    learned = export.source.learned_from
-    how = ["sft", "distillation"] if "answers" in learned else []
-    how += ["dpo", "preference-distillation"] if "pairs" in learned else []
-    front["tags"] = ["prefdistill", *how, *(["lora"] if form == "adapter" else [])]
+    front["tags"] = ["prefdistill", *method_tags(export.source), *(["lora"] if form == "adapter" else [])]
     front["tags"] += ["bitsandbytes", "4-bit"] if quantized else []
     return _yaml(front)
 
@@ -296,8 +294,11 @@ def _criteria(source: Source) -> list[tuple[str, str, str]]:
     ]
 
 
-def _teacher(source: Source) -> str | None:
+def teacher_name(source: Source) -> str | None:
+    """Return what the recipe's teacher is called, a local one by its folder's name; None where there is none."""
     teacher: Any = source.recipe.teacher
+    if isinstance(teacher, LocalWeights):
+        return model_name(teacher.section)
     return None if teacher is None else str(getattr(teacher, "model", None) or plain_name(teacher))
 
 

@@ -12,8 +12,8 @@ from typing import Any, Literal
 from prefdistill.errors import RecipeError, RunError
 from prefdistill.export.loading import SKIPPED, Format
 from prefdistill.export.source import Source
-from prefdistill.recipe import StudentSection
 from prefdistill.run import disk_errors, read_json, write_json
+from prefdistill.sections import StudentSection
 from prefdistill.student import (
     context_length,
     dtype_of,

@@ -41,7 +41,12 @@ class Source:
     @property
     def learned_from(self) -> set[str]:
         """What the rounds that led to the policy learned from: pairs, answers or both."""
-        return {learns_from(self.recipe.section_of(each).trainer) for each in range(1, self.policy.round + 1)}
+        return {learns_from(each) for each in self.trainers}
+
+    @property
+    def trainers(self) -> tuple[Any, ...]:
+        """Who trained in the rounds that led to the policy, in their order."""
+        return tuple(self.recipe.section_of(each).trainer for each in range(1, self.policy.round + 1))
 
     @property
     def name(self) -> str:

@@ -26,11 +26,11 @@ from prefdistill.export.loading import Format
 from prefdistill.export.source import Source
 from prefdistill.metrics.scores import draft_scores
 from prefdistill.plugins import name_of
-from prefdistill.recipe import StudentSection
 from prefdistill.records import Draft, Prompt
+from prefdistill.sections import StudentSection
 from prefdistill.stages.judge import judge_prompts
 from prefdistill.student import device_of, end_token_ids, free, load_policy, load_tokenizer, prompt_completion_ids
-from prefdistill.traces import Parted, part
+from prefdistill.traces import Parted, part, stray_tag
 
 LIMITS: dict[tuple[Format, Base | None], float] = {
     ("adapter", None): 0.01,
@@ -283,6 +283,7 @@ def judge_greedy(
 ) -> tuple[Scores | None, str]:
     """Return the run's judge's mean scores of greedy drafts, or why there are none."""
     groups: list[tuple[Prompt, list[Draft]]] = []
+    student = source.recipe.student
     for draft, *sides in zip(drafts, before, after, strict=True):
         groups.append(
             (
@@ -298,6 +299,7 @@ def judge_greedy(
                         index=0,
                         completion=text,
                         finish_reason="stop" if ended else "length",
+                        stray_tag="" if student.trace is None else stray_tag(text, student.tags),
                     )
                     for name, (text, ended) in zip(("before", "after"), sides, strict=True)
                 ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from prefdistill.compare.writing import is_finished, render_again
-from prefdistill.folders import COMPARISON
+from prefdistill.folders import COMPARISON, as_argument
 
 
 def runs_of(folder: Path) -> list[Path]:
@@ -32,5 +32,5 @@ def finish_comparison(folder: Path, prompt_id: str) -> list[str]:
         return []
     return [
         f"the comparison's {len(others)} other runs hold the prompt too: "
-        f"`prefdistill forget {prompt_id} --run {comparison}` removes it from all of them"
+        f"`prefdistill forget {prompt_id} --run {as_argument(comparison)}` removes it from all of them"
     ]

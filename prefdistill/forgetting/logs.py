@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from prefdistill.drift.reading import clean, is_served, to_request
+from prefdistill.drift.reading import clean, to_request
 from prefdistill.errors import RunError
 from prefdistill.records import Prompt
 from prefdistill.serve.holding import held
+from prefdistill.served import is_served, parse_row
 
 
 def log_of(path: Path) -> Path:
@@ -22,12 +22,8 @@ def log_of(path: Path) -> Path:
 def is_log(path: Path) -> bool:
     """Whether the first row of a file is a served request."""
     with path.open("rb") as file:
-        line = file.readline()
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return False
-    return isinstance(row, dict) and is_served(row)
+        row = parse_row(file.readline())
+    return row is not None and is_served(row)
 
 
 def was_asked(row: Mapping[str, Any], prompt: Prompt) -> bool:

@@ -10,6 +10,7 @@ from prefdistill.assembly import messages_digest, task_prompt_id
 from prefdistill.diagnostics.judging import flip_rate
 from prefdistill.drafting import given_digest
 from prefdistill.errors import PrefdistillError, RunError, did_you_mean
+from prefdistill.folders import no_run
 from prefdistill.forgetting.files import find_files, traces_of
 from prefdistill.forgetting.plans import Plan, is_trained, recipe_of, rounds_of
 from prefdistill.forgetting.replies import find_replies
@@ -27,7 +28,7 @@ def plan_forgetting(path: Path, prompt_id: str) -> Plan | None:
     """
     run = RunDirectory(path)
     if not run.prompts.exists():
-        raise RunError(f"{path}: no prompts.jsonl; expected a run folder: name it with --run")
+        raise no_run(path, "it holds no run (no prompts.jsonl)")
     prompts = {
         key: row for path in run.all_prompts for key, row in run.rows(run.path, path.name, Prompt).read().items()
     }

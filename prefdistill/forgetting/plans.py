@@ -31,7 +31,7 @@ class Plan:
     labels_elsewhere: list[Path] = field(default_factory=list)
     """Label files outside the run folder that still have it."""
     restarted: list[Path] = field(default_factory=list)
-    """Trainings on its pairs that are not finished, with their checkpoints: they begin again without it."""
+    """Trainings on its pairs or answers that are not finished, with their checkpoints: they begin again without it."""
     logs: dict[Path, list[Path]] = field(default_factory=dict)
     """Logs of what was served, and the files of each."""
     written: list[Path] = field(default_factory=list)

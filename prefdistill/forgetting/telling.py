@@ -79,18 +79,35 @@ def cannot_remove(plan: Plan) -> list[str]:
         "reports written to other places, other runs (`prefdistill forget` each), file-system snapshots and disk blocks "
         "that were freed",
         "  the logs of the provider whose model judged or wrote it: ask them",
-        f"  kept in {plan.run.forgotten.name}: its id, its split, hashes of its texts and of its pairs",
+        f"  kept in {plan.run.forgotten.name}: its id, its split, hashes of its texts and of {_what(plan)}",
     ]
 
 
+def _what(plan: Plan) -> str:
+    """Return what the prompt gave to train on: its pairs, the teacher's answers to it, or both."""
+    answers, pairs = (_learned(plan, on_answers) for on_answers in (True, False))
+    words = [*(["the teacher's answers to it"] if answers else []), *(["its pairs"] if pairs or not answers else [])]
+    return " and of ".join(words)
+
+
+def _learned(plan: Plan, on_answers: bool) -> list[str]:
+    """Return the rounds that trained on what the prompt gave, those on the teacher's answers or those on pairs."""
+    rounds = sorted({pair.round for pair in plan.record.pairs})
+    folders = [plan.run.round(number) for number in rounds]
+    return [folder.name for folder in folders if (folder / "4-answers.jsonl").exists() == on_answers]
+
+
 def _trained(plan: Plan) -> list[str]:
-    learned = sorted({f"round-{pair.round:02d}" for pair in plan.record.pairs})
+    on_answers, on_pairs = (_learned(plan, each) for each in (True, False))
+    learned = sorted([*on_answers, *on_pairs])
     if not learned:
         return []
     trained = sorted({folder.name for _, folder in rounds_of(plan.run) if is_trained(folder)})
     later = [name for name in trained if name >= learned[0]]
+    said = [f"{', '.join(on_answers)} trained on the teacher's answers to it"] if on_answers else []
+    said += [f"{', '.join(on_pairs)} trained on its pairs"] if on_pairs else []
     return [
-        f"  trained weights: {', '.join(learned)} trained on its pairs; the adapters of {', '.join(later)}, and "
+        f"  trained weights: {', '.join(said)}; the adapters of {', '.join(later)}, and "
         "policy/ if it is one of them, may hold what was learned: start a new run without the prompt to be rid of it"
     ]
 

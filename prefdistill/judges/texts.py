@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from prefdistill.judges.checks import checked_scores
 from prefdistill.records import CriterionScore, Draft, Prompt
-from prefdistill.rubric import COMPLETE, Criterion, Rubric, fill
-from prefdistill.selection import failed_gates
+from prefdistill.rubric import Criterion, Rubric, fill
+from prefdistill.selection import failed_built_in, failed_gates
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,7 @@ def check_texts(prompt: Prompt, drafts: Sequence[Draft], rubric: Rubric) -> dict
     for draft in drafts:
         if text_key(draft) not in found:
             scores = checked_scores(prompt, draft, rubric)
-            cut = (COMPLETE,) if draft.finish_reason == "length" else ()
-            failed = (*cut, *failed_gates(scores, rubric))
+            failed = (*failed_built_in(draft), *failed_gates(scores, rubric))
             found[text_key(draft)] = Checked(draft, {score.criterion: score for score in scores}, failed)
     return found
 

@@ -16,6 +16,7 @@ from typing import Literal
 
 from prefdistill.documents import load_document
 from prefdistill.errors import RecipeError, RunError
+from prefdistill.folders import no_run
 from prefdistill.labelling.tasks import CriterionTask, Group, PairTask
 from prefdistill.records import Comparison, Draft, PreferencePair, Prompt, Ranking, Verdict, seed_of
 from prefdistill.rubric import Rubric, RubricSet, fill, load_rubric
@@ -155,7 +156,7 @@ def _search(choice: Choice) -> _Found:
     """Read the run's drafts and sort their pairs into groups."""
     run = RunDirectory(choice.run)
     if not run.prompts.is_file():
-        raise RunError(f"{choice.run}: no prompts.jsonl; expected a run folder, such as runs/quickstart")
+        raise no_run(choice.run, "it holds no run (no prompts.jsonl)")
     found = _Found(_read(run.prompts, Prompt))
     if choice.split is None:
         folders = sorted(run.path.glob("round-*")) if choice.round is None else [run.round(choice.round)]

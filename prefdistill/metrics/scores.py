@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from prefdistill.records import CriterionScore, Draft, Failure, Judgement, Preference, Prompt, Scale, Verdict
-from prefdistill.rubric import COMPLETE, RubricSet
+from prefdistill.rubric import BUILT_IN_GATES, RubricSet
 from prefdistill.selection import pool_scores, rank_drafts
 
 
@@ -57,8 +57,8 @@ def draft_scores(
         for entry in ranking.entries:
             gated = 0.0 if entry.gates else entry.score
             if entry.scale == "custom":
-                cut = COMPLETE in entry.gates and lowest is not None
-                gated = min(lowest, entry.score) if cut and lowest is not None else entry.score
+                fails = any(name in BUILT_IN_GATES for name in entry.gates)
+                gated = min(lowest, entry.score) if fails and lowest is not None else entry.score
             found[entry.draft_id] = DraftScore(
                 score=entry.score,
                 gated_score=gated,

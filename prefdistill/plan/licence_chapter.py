@@ -134,7 +134,10 @@ def _open_points(review: Review) -> Iterator[OpenPoint]:
         key = "licences.base_model_reviewed_by" if each.role == "base" else "licences.terms"
         what = f"{each.role} {each.model}, {WORDS[each.use]} ({each.title})"
         place = key if each.role == "base" else f"{key}: {each.model}, {each.use}, {each.title}"
-        if each.state == "unreviewed":
+        if each.is_of_the_future:
+            said = f"the review is dated {each.reviewed}, which lies in the future, so that it counts as none"
+            yield OpenPoint(place, f"{said}: {what}")
+        elif each.state == "unreviewed":
             yield OpenPoint(place, f"nobody has reviewed: {what}")
         elif each.state == "stale":
             yield OpenPoint(place, f"reviewed on {each.reviewed}, which is long ago: {what}")

@@ -56,8 +56,15 @@ class Permission:
         return self.sure and self.answer == "no" and self.state != "unreviewed"
 
     @property
+    def is_of_the_future(self) -> bool:
+        """Whether there is a review that does not count, because its date is still to come."""
+        return self.state == "unreviewed" and self.reviewed is not None
+
+    @property
     def looked(self) -> str:
-        """Who reviewed it, in capitals where nobody did or it is long ago."""
+        """Who reviewed it, in capitals where nobody did or it is long ago; why a review does not count."""
+        if self.is_of_the_future:
+            return f"UNREVIEWED: the review is dated {self.reviewed}, which lies in the future"
         if self.state == "unreviewed":
             return "UNREVIEWED"
         said = f"{self.reviewer}, {self.reviewed}"
@@ -100,7 +107,7 @@ class Review:
     def summary(self) -> str:
         """One line for the plan's summary."""
         parts = [f"BLOCKED: {'; '.join(self.blockers)}"] if self.blockers else []
-        parts += [f"UNREVIEWED: {_listed(self.unreviewed)}"] if self.unreviewed else []
+        parts += [f"UNREVIEWED: {_listed(self.unreviewed)}{_of_the_future(self.unreviewed)}"] if self.unreviewed else []
         parts += [f"STALE: {_listed(self.stale)}"] if self.stale else []
         parts += [f"unknown: {_listed(unknown)}"] if (unknown := self._unknown) else []
         return "; ".join(parts) or (
@@ -227,6 +234,13 @@ def _notes(plan: Plan, cards: Sequence[Card]) -> Iterator[str]:
         yield "a review has a person and a date: licences.base_model_reviewed_by and base_model_reviewed_on go together"
     if plan.teacher.model is None and plan.method.ways:
         yield "the teacher has no name yet (teacher.model), so its terms could not be looked up"
+
+
+def _of_the_future(permissions: Iterable[Permission]) -> str:
+    """Return which of these have a review that does not count yet; nothing where none has."""
+    found = [f"{each.title}, dated {each.reviewed}" for each in permissions if each.is_of_the_future]
+    named = "; ".join(dict.fromkeys(found))
+    return f"; a review whose date lies in the future counts as none ({named})" if found else ""
 
 
 def _listed(permissions: Iterable[Permission]) -> str:

@@ -74,6 +74,8 @@ class Unit:
             raise ValueError(f"found {shown}; {expected}")
         under = value <= self.low if self.open_low else value < self.low
         over = value >= self.high if self.open_high else value > self.high
+        if over and self.high > 1:
+            expected = f"expected {self.what}, and at most {self.high:,.0f}; is the unit right?"
         if under or over or not math.isfinite(value):
             raise ValueError(f"found {value:,.10g}; {expected}")
         return float(value)
@@ -127,17 +129,18 @@ def _whole(value: float) -> int | float:
 
 SHARE = Unit("a share from 0 to 1", high=1.0, advice="10 % is written 0.1")
 LESS_THAN_ALL = Unit("a share from 0 up to, not including, 1", high=1.0, open_high=True, advice="10 % is written 0.1")
-USD = Unit("US dollars, 0 or more", advice="write the number alone, such as 600")
+USD = Unit("US dollars, 0 or more", high=1e12, advice="write the number alone, such as 600")
 USD_PER_MILLION = Unit(
     "US dollars per million tokens, 0 or more",
+    high=1e6,
     advice="write the number alone, such as 3; a price per thousand times 1000",
 )
-TOKENS = Unit("tokens a request, more than 0", open_low=True, advice="write the number alone, such as 800")
-REQUESTS = Unit("requests a month, more than 0", open_low=True, advice="write the number alone, such as 100_000")
-MONTHS = Unit("months, more than 0", open_low=True, advice="write the number alone, such as 6")
-SECONDS = Unit("seconds, more than 0", open_low=True, advice="write the number alone, such as 1.5")
-GIBIBYTES = Unit("GiB, more than 0", open_low=True, advice="write the number alone, such as 24")
-A_SECOND = Unit("requests a second, more than 0", open_low=True, advice="write the number alone, such as 5")
+TOKENS = Unit("tokens a request, more than 0", 0.0, 1e9, open_low=True, advice="write the number alone, such as 800")
+REQUESTS = Unit("requests a month, 1 or more", 1.0, 1e12, advice="write the number alone, such as 100_000")
+MONTHS = Unit("months, more than 0", 0.0, 1200.0, open_low=True, advice="write the number alone, such as 6")
+SECONDS = Unit("seconds, more than 0", 0.0, 1e6, open_low=True, advice="write the number alone, such as 1.5")
+GIBIBYTES = Unit("GiB, more than 0", 0.0, 1e6, open_low=True, advice="write the number alone, such as 24")
+A_SECOND = Unit("requests a second, more than 0", 0.0, 1e9, open_low=True, advice="write the number alone, such as 5")
 RATE = Unit("a win rate over 0.5, up to 1", low=0.5, high=1.0, open_low=True, advice="55 % is written 0.55")
 GAIN = Unit("a difference of scores over 0, up to 1", high=1.0, open_low=True, advice="5 points are written 0.05")
 ACCURACY = Unit("a share over 0.5 (a coin), up to 1", low=0.5, high=1.0, open_low=True, advice="80 % is written 0.8")

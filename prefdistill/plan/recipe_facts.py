@@ -19,8 +19,9 @@ from prefdistill.plan.sections import Way
 from prefdistill.plan.terms import load_terms
 from prefdistill.plugins import asks_teacher, name_of
 from prefdistill.protocols import RunContext, learns_from
-from prefdistill.recipe import Recipe, StudentSection
+from prefdistill.recipe import Recipe
 from prefdistill.requests.prices import Price
+from prefdistill.sections import StudentSection
 
 
 @dataclass(frozen=True)

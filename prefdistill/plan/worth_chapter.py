@@ -41,8 +41,9 @@ def headline(worth: Worth) -> str:
         return "The break-even is not known yet."
     found = worth.teacher.instead
     if found.central is None:
+        why = _nothing_to_save(worth.costing.case(worth.teacher.model))
         more = "as much as" if found.saving.central == 0 else "more than"
-        return f"No break-even against {worth.teacher.model.name}: each request costs {more} it saves."
+        return f"No break-even against {worth.teacher.model.name}: {why or f'each request costs {more} it saves'}."
     if found.high == 0:
         return f"Pays from the first request against {worth.teacher.model.name}: nothing is fixed."
     said = f"Breaks even at {requests(found.central)} requests a month against {worth.teacher.model.name}"
@@ -55,6 +56,10 @@ def why_none(case: Case) -> str:
     """Return why no number of requests pays: what a request costs with the student, and what it would cost without."""
     at = case.centre
     whole, own = case.compared.usd(at), case.student_usd(at)
+    if _nothing_to_save(case):
+        beside = own - at[be.FALLBACK] * case.answering.usd(at)
+        added = f" adds {money(beside)} a request, and" if beside else ""
+        return f"The student{added} earns nothing back of what it costs a month: more traffic does not help."
     parts = [
         (at[be.FALLBACK] * case.answering.usd(at), f"the {share(at[be.FALLBACK])} that falls back"),
         (at[be.STUDENT], "the student"),
@@ -66,6 +71,16 @@ def why_none(case: Case) -> str:
         f"With the student a request costs {money(own)} ({named}), {more} the {money(whole)} of calling the model: no "
         "traffic earns the fixed cost, and more traffic does not help."
     )
+
+
+def _nothing_to_save(case: Case) -> str:
+    """Return why no student could save anything, whatever it costs; empty where one could."""
+    at = case.centre
+    if case.compared.usd(at) == 0:
+        return "calling it costs nothing, so there is nothing to save"
+    if at[be.FALLBACK] == 1 and case.compared == case.answering:
+        return "every request falls back on it (fallback.share is 1), so none is saved"
+    return ""
 
 
 def _blocks(plan: Plan, worth: Worth, teacher: ModelWorth) -> Iterator[Block]:
@@ -103,11 +118,15 @@ def _verdict(plan: Plan, worth: Worth, teacher: ModelWorth) -> Iterator[Block]:
         else f"costs {rounded(-gain.central)} a month more"
     )
     ends = "" if gain.is_sure else f" (between {rounded(gain.low)} and {rounded(gain.high)} saved)"
-    back = f" What is paid once is earned after {worth.pays_back:,.1f} months." if worth.pays_back else ""
+    back = f" What is paid once is earned after {_months(worth.pays_back)}." if worth.pays_back else ""
     yield Paragraph(
         f"At {many} requests a month the student {saves}, compared with the teacher{ends}.{back}", gain.central < 0
     )
     yield from _capacity(plan, found.central, traffic.high)
+
+
+def _months(value: float) -> str:
+    return f"{value:,.1f} months" if value >= 0.1 else "less than 0.1 months"
 
 
 def _capacity(plan: Plan, central: float | None, most: float) -> Iterator[Block]:

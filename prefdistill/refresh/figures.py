@@ -20,10 +20,10 @@ from prefdistill.errors import RunError
 from prefdistill.finished import FinishedRun
 from prefdistill.metrics.criteria import CriterionDifference, criterion_differences
 from prefdistill.metrics.scores import draft_scores
-from prefdistill.recipe import AlsoTask
 from prefdistill.records import Draft, Prompt, Verdict
 from prefdistill.refresh.sizes import Size, size_of
-from prefdistill.rubric import COMPLETE
+from prefdistill.rubric import BUILT_IN_GATES
+from prefdistill.sections import AlsoTask
 
 OLD, NEW = "old", "new"
 
@@ -135,7 +135,7 @@ def measure_refresh(old: FinishedRun, new: FinishedRun) -> RefreshFigures:
         base_difference=_difference(ours.of("base/score"), theirs.of("base/score")),
         versus=compared,
         passed=_difference(ours.of("policy/passed"), theirs.of("policy/passed")),
-        gates=_gates(old, new, [prompt.id for prompt in prompts], [*dict.fromkeys(names), COMPLETE]),
+        gates=_gates(old, new, [prompt.id for prompt in prompts], [*dict.fromkeys(names), *BUILT_IN_GATES]),
         criteria=tuple(each for each in compared.criteria if each.criterion not in names),
         criteria_of=grid.criteria_of,
         teacher_criteria={

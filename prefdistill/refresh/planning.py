@@ -12,6 +12,7 @@ from typing import Any
 from prefdistill.assembly import read_recipe_prompts
 from prefdistill.errors import RecipeError, RunError
 from prefdistill.finished import FinishedRun, read_finished
+from prefdistill.folders import as_argument
 from prefdistill.plugins import name_of
 from prefdistill.recipe import Recipe
 from prefdistill.records import Forgotten, Message, Prompt
@@ -239,6 +240,7 @@ def remember_forgotten(plan: RefreshPlan) -> list[str]:
         return []
     since = sorted(theirs.keys() - ours.read().keys())
     return [
-        f"prompt {key} was forgotten in the old run since; here too: `prefdistill forget {key} --run {plan.run.path}`"
+        f"prompt {key} was forgotten in the old run since; here too: `prefdistill forget {key} --run "
+        f"{as_argument(plan.run.path)}`"
         for key in since
     ]

@@ -122,7 +122,7 @@ class ChatModel:
             identity,
             lambda: self._send(request),
             lambda: self._body(request),
-            lambda: _bound(request, self.extra_body),
+            lambda: token_bound(request, self.extra_body),
         )
 
     def close(self) -> None:
@@ -274,7 +274,7 @@ def _response_type() -> Any:
     return httpx2.Response
 
 
-def _bound(request: TeacherRequest, extra_body: Mapping[str, Any]) -> tuple[int, int]:
+def token_bound(request: TeacherRequest, extra_body: Mapping[str, Any]) -> tuple[int, int]:
     """Return the most prompt and completion tokens that one attempt can cost.
 
     No tokenizer makes more tokens of a text than it has bytes, before or after Unicode normalisation; chat templates

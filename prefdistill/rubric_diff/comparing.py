@@ -8,6 +8,7 @@ from pathlib import Path
 
 from prefdistill.assembly import opened_judge
 from prefdistill.errors import RunError
+from prefdistill.folders import no_run
 from prefdistill.recipe import Recipe, load_recipe
 from prefdistill.records import Usage, Verdict
 from prefdistill.rubric import Rubric, RubricSet
@@ -50,7 +51,7 @@ def diff_rubrics(
     """
     directory = RunDirectory(run)
     if not directory.recipe.exists() or not directory.prompts.exists():
-        raise RunError(f"{run}: no recipe.yaml and prompts.jsonl; expected a run folder: name it with --run")
+        raise no_run(run, "it holds no run (no recipe.yaml and prompts.jsonl)")
     recipe = load_recipe(directory.recipe)
     groups = stored_groups(directory, of_kind(recipe, old))
     if not groups:

@@ -15,7 +15,7 @@ from prefdistill.requests.layer import NOT_IN_CACHE
 from prefdistill.requests.prices import Price, price_of
 from prefdistill.rubric import Rubric
 from prefdistill.rubric_diff.stored import Group
-from prefdistill.selection import choose_best_worst, failed_gates, rank_drafts
+from prefdistill.selection import choose_best_worst, failed_built_in, failed_gates, rank_drafts
 from prefdistill.stages.judge import judge_group
 
 CHARACTERS_A_TOKEN = 4
@@ -155,7 +155,7 @@ def _never_asked(group: Group, verdict: Verdict, new: Rubric) -> tuple[Draft, ..
     found = []
     for draft in group.drafts:
         judgement = by_id.get(draft.id)
-        if judgement is None or draft.finish_reason == "length" or failed_gates(judgement.scores, new):
+        if judgement is None or failed_built_in(draft) or failed_gates(judgement.scores, new):
             continue
         scores = {score.criterion: score for score in judgement.scores}
         asked = [each for each in new.asked if each.applies_to(group.prompt)]

@@ -6,19 +6,17 @@ Nothing of FastAPI is asked for but routes: a request's body is read in full, up
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import HTTPException, StarletteHTTPException
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from starlette.requests import ClientDisconnect
 
+from prefdistill.serve.clients import CLOSED, GoneError, Limits, check_client, read_in_time, unless_gone
 from prefdistill.serve.gauges import CONTENT_TYPE, Gauges
 from prefdistill.serve.journal import Journal
 from prefdistill.serve.router import Answer, BothDownError, Router
@@ -38,18 +36,6 @@ from prefdistill.serve.wire import (
 )
 
 RETRY_AFTER_SECONDS = 1
-CLOSED = 499
-"""Of a client that went away; nobody sees it."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one client, or all together, may ask for."""
-
-    body_bytes: int = 262_144
-    in_flight: int = 64
-    seconds: float = 120.0
-    """For one request, from its first byte to its last: body and stream included."""
 
 
 @dataclass
@@ -63,7 +49,7 @@ class Service:
     gauges: Gauges
     journal: Journal
     shadow: Shadow | None = None
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     key: str | None = None
     """What clients must send as a bearer token; None where they need none."""
     hosts: frozenset[str] = frozenset()
@@ -85,7 +71,7 @@ def build_app(service: Service) -> FastAPI:
 
     async def chat(request: Request) -> Response:
         try:
-            _check_client(service, request)
+            check_client(request, service.key, service.hosts)
             if service.flying >= service.limits.in_flight:
                 text = f"{service.flying} requests are in flight, the most that this server takes; try again soon."
                 raise WireError(429, text, kind="rate_limit_error", headers={"retry-after": str(RETRY_AFTER_SECONDS)})
@@ -93,7 +79,7 @@ def build_app(service: Service) -> FastAPI:
             return _refused(service, problem)
         with _Flight(service) as flight:
             try:
-                asked = parse_request(await _in_time(request, service.limits, flight.until), service.name)
+                asked = parse_request(await read_in_time(request, service.limits, flight.until), service.name)
             except WireError as problem:
                 return _refused(service, problem)
             return await _answered(service, request, asked, flight)
@@ -103,7 +89,7 @@ def build_app(service: Service) -> FastAPI:
     @app.get("/v1/models")
     async def models(request: Request) -> Response:
         try:
-            _check_client(service, request)
+            check_client(request, service.key, service.hosts)
         except WireError as problem:
             return _refused(service, problem)
         model = {"id": service.name, "object": "model", "created": service.created, "owned_by": "prefdistill"}
@@ -206,65 +192,18 @@ class _Stream(StreamingResponse):
         yield opening + last_chunks(asked, service.name, written.finish, tokens)
 
 
-def _check_client(service: Service, request: Request) -> None:
-    """Refuse who has no key, and other sites' pages in a browser."""
-    if service.hosts and _host(request) not in service.hosts:
-        raise WireError(421, f"This server answers as {' or '.join(sorted(service.hosts))} only.")
-    if service.key is not None:
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if not hmac.compare_digest(given.encode(), service.key.encode()):
-            raise WireError(401, "Incorrect API key.", code="invalid_api_key")
-
-
-def _host(request: Request) -> str | None:
-    """Return the name by which the client calls this server, without a port."""
-    try:
-        return urlsplit(f"//{request.headers.get('host', '')}").hostname
-    except ValueError:
-        return None
-
-
-async def _in_time(request: Request, limits: Limits, until: float) -> bytes:
-    """Read the body of a request from a client that neither dawdles nor hangs up."""
-    try:
-        async with asyncio.timeout_at(until):
-            return await _read_body(request, limits.body_bytes)
-    except TimeoutError:
-        text = f"The body was not there within {limits.seconds:g} seconds."
-        raise WireError(408, text, code="timeout", headers={"connection": "close"}) from None
-    except ClientDisconnect:
-        raise WireError(CLOSED, "The client went away.") from None
-
-
-async def _read_body(request: Request, most: int) -> bytes:
-    """Read the body of a request, no more than `most` bytes."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise WireError(415, "Expected application/json.")
-    too_large = WireError(413, f"The body is larger than {most} bytes, the most that this server takes.")
-    length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > most:
-        raise too_large
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > most:
-            raise too_large
-        parts.append(part)
-    return b"".join(parts)
-
-
 async def _answered(service: Service, request: Request, asked: Asked, flight: _Flight) -> Response:
     """Answer a request that was understood; log it however it ends."""
     answer, problem = None, None
     try:
-        answer = await _unless_gone(request, service.router.answer(asked), flight.until)
+        answer = await unless_gone(request, service.router.answer(asked), flight.until)
     except BothDownError as found:
         service.router.say(f"{asked.id}: nobody can answer: {found}")
         problem = _neither_can(found.too_long)
     except TimeoutError:
         text = f"No answer within {service.limits.seconds:g} seconds."
         problem = WireError(504, text, kind="server_error", code="timeout")
-    except _GoneError:
+    except GoneError:
         problem = WireError(CLOSED, "The client went away.")
     except Exception:
         service.finish(_failed(asked))
@@ -302,35 +241,6 @@ def _neither_can(too_long: bool) -> WireError:
 
 def _failed(asked: Asked) -> Answer:
     return Answer(asked, to_prompt(asked.messages, asked.fields))
-
-
-class _GoneError(Exception):
-    """The client closed its connection."""
-
-
-async def _unless_gone(request: Request, work: Awaitable[Answer], until: float) -> Answer:
-    """Return what `work` gives; cancel it where the client goes away or the time is over.
-
-    Raises:
-        TimeoutError: the time is over.
-    """
-    working = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_gone(request.receive))
-    seconds = max(0.0, until - asyncio.get_running_loop().time())
-    try:
-        done, _ = await asyncio.wait({working, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        if working in done:
-            return working.result()
-        raise _GoneError if gone in done else TimeoutError
-    finally:
-        gone.cancel()
-        if not working.done():
-            working.cancel()
-
-
-async def _gone(receive: Callable[[], Awaitable[Any]]) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _refused(service: Service, problem: WireError) -> Response:

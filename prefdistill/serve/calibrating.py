@@ -16,11 +16,13 @@ from statistics import median
 from typing import Any
 
 from prefdistill.errors import RunError
+from prefdistill.folders import as_argument
 from prefdistill.metrics.intervals import wilson_interval
-from prefdistill.recipe import Recipe, StudentSection
+from prefdistill.recipe import Recipe
 from prefdistill.records import Draft, Forgotten, Policy, Prompt, Row
 from prefdistill.run import RunDirectory
 from prefdistill.scope import Scope, scope_text
+from prefdistill.sections import StudentSection
 from prefdistill.serve.routing import TESTS, Screen, TestName, Thresholds, Written, log_length
 
 FILE = "calibration.json"
@@ -113,7 +115,7 @@ def read_cases(run: RunDirectory, recipe: Recipe, policy: Policy, tests: Screen)
     if not cases:
         raise RunError(
             f"{path}: no drafts on validation prompts; expected those of the policy that is served: finish the run "
-            f"(`prefdistill status {run.path}` says how), or serve another round with --round"
+            f"(`prefdistill status {as_argument(run.path)}` says how), or serve another round with --round"
         )
     return cases
 

@@ -4,37 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import os
-import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from prefdistill.errors import PluginError, RecipeError, RunError
+from prefdistill.errors import PluginError, RecipeError
 from prefdistill.recipe import Recipe
 from prefdistill.records import Policy
 from prefdistill.run import RunDirectory, write_json
+from prefdistill.serve.allowance import Allowance
 from prefdistill.serve.calibrating import FILE, Calibration, calibrate, fit_scope, read_cases, trace_notes
 from prefdistill.serve.holding import held, held_log
 from prefdistill.serve.journal import Journal
-from prefdistill.serve.opening import StudentWanted, open_student, open_teacher, teacher_system
+from prefdistill.serve.listening import BACKLOG, DRAIN_SECONDS, LOOPBACK, bound, own_key, serve_until_told
+from prefdistill.serve.opening import StudentWanted, open_student, open_teacher, require_price, teacher_system
 from prefdistill.serve.router import Decoding, Router
 from prefdistill.serve.routing import Screen, parse_routes
 from prefdistill.serve.upstream import Upstream
 from prefdistill.served import ServedLog
 from prefdistill.stored import NO_TRACE, TRACE_KEY, stored_policy, stored_run, stored_run_traced
+from prefdistill.traces import Tags
+
+if TYPE_CHECKING:
+    from prefdistill.serve.gauges import Gauges
 
 NEEDED = ("fastapi", "uvicorn", "httptools", "aiohttp", "prometheus_client")
 """What the extra `serve` brings."""
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-DRAIN_SECONDS = 30
-"""How long requests in flight may take when the server is asked to end."""
-BACKLOG = 2048
-"""Connections that may wait to be accepted."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,7 @@ class Wanted:
     redact: bool = False
     shadow: float = 0.0
     shadow_usd: float | None = None
+    teacher_usd: float | None = None
     api_key_env: str | None = None
     max_in_flight: int = 64
     max_body_kb: int = 256
@@ -79,8 +79,13 @@ class Wanted:
             key_env=self.student_key_env,
             timeout=self.timeout,
             log_probs="log_prob" in parse_routes(self.routes),
-            tags=None if recipe.student.trace is None else recipe.student.tags,
+            tags=_tags(recipe),
         )
+
+
+def _tags(recipe: Recipe) -> Tags | None:
+    """Return what opens and closes the student's reasoning; None where it has none."""
+    return None if recipe.student.trace is None else recipe.student.tags
 
 
 def serve_run(wanted: Wanted, say: Callable[[str], None]) -> None:
@@ -92,19 +97,21 @@ def serve_run(wanted: Wanted, say: Callable[[str], None]) -> None:
     on = parse_routes(wanted.routes)
     if not wanted.calibrate_only:
         require_extra()
-    key = _own_key(wanted)
+    key = own_key(wanted.host, wanted.api_key_env)
     if wanted.no_trace and wanted.student_url is not None:
         raise RecipeError(
             f"--no-trace: the server at --student-url begins the student's turn by its own template; expected a student "
             f"in a process of our own, or, where that template begins the turn with an empty trace, {NO_TRACE} instead"
         )
     run, recipe = stored_run_traced(wanted.folder, wanted.no_trace, wanted.overrides)
+    if wanted.teacher_usd is not None:
+        require_price(recipe, wanted.teacher_usd)
     policy = stored_policy(run, recipe, wanted.round)
     with ExitStack() as holding:
         if not wanted.calibrate_only:
             holding.enter_context(held_log(wanted.log_of(run)))
-        scope = fit_scope(run) if "out_of_scope" in on else None
-        made = _calibrated(wanted, run, recipe, policy, Screen(on, recipe.rubrics, scope=scope))
+        scope, tags = fit_scope(run) if "out_of_scope" in on else None, _tags(recipe)
+        made = _calibrated(wanted, run, recipe, policy, Screen(on, recipe.rubrics, scope=scope, tags=tags))
         for line in calibration_lines(made):
             say(line)
         if holding.enter_context(held(run.path / FILE)):
@@ -113,10 +120,10 @@ def serve_run(wanted: Wanted, say: Callable[[str], None]) -> None:
             say(_not_replaced(wanted, run))
         if wanted.calibrate_only:
             return
-        listener = holding.enter_context(_bound(wanted))
+        listener = holding.enter_context(bound(wanted.host, wanted.port))
         import uvicorn
 
-        tests = Screen(on, recipe.rubrics, made.thresholds, scope)
+        tests = Screen(on, recipe.rubrics, made.thresholds, scope, tags)
         with asyncio.Runner(loop_factory=uvicorn.Config("").get_loop_factory()) as loop:  # uvloop where there is one
             loop.run(_serve(wanted, run, recipe, tests, made, key, listener, say))
 
@@ -167,28 +174,6 @@ def require_extra() -> None:
         )
 
 
-def _own_key(wanted: Wanted) -> str | None:
-    """Return the key that clients must send.
-
-    Raises:
-        RunError: its variable is empty, or there is none and other machines can reach the server.
-    """
-    if wanted.api_key_env is None:
-        if wanted.host not in LOOPBACK:
-            raise RunError(
-                f"--host {wanted.host}: other machines could reach the server, and each of their requests may cost "
-                "money; expected a key for clients: put one into the environment and name it with --api-key-env"
-            )
-        return None
-    key = os.environ.get(wanted.api_key_env, "").strip()
-    if not key:
-        raise RunError(
-            f"--api-key-env {wanted.api_key_env}: the environment variable is not set; expected the key that clients "
-            "send as `Authorization: Bearer …`"
-        )
-    return key
-
-
 def calibration_lines(made: Calibration) -> Iterator[str]:
     """Yield what a person should know of a calibration."""
     low, high = made.interval
@@ -222,7 +207,8 @@ async def _serve(
 ) -> None:
     import uvicorn
 
-    from prefdistill.serve.app import Limits, Service, build_app
+    from prefdistill.serve.app import Service, build_app
+    from prefdistill.serve.clients import Limits
     from prefdistill.serve.gauges import Gauges
     from prefdistill.serve.shadow import Shadow
 
@@ -234,7 +220,7 @@ async def _serve(
     try:
         if wanted.shadow:
             shadow = Shadow(run, recipe, wanted.shadow, wanted.shadow_usd, gauges, journal.add, say)
-        teacher: Upstream = open_teacher(recipe, run, wanted.teacher_timeout, say)
+        teacher: Upstream = open_teacher(recipe, run, wanted.teacher_timeout, say, _allow(wanted, run, gauges, say))
         closing.append(teacher)
         student = await open_student(wanted.student(recipe), say, gauges.restarts.inc)
         closing.append(student)
@@ -275,7 +261,7 @@ async def _serve(
         host = f"[{wanted.host}]" if ":" in wanted.host else wanted.host
         place = f"http://{host}:{listener.getsockname()[1]}/v1"
         say(f"serving the model {made.run} at {place} (metrics at /metrics); Ctrl-C ends")
-        await _serve_until_told(uvicorn.Server(config), listener)
+        await serve_until_told(uvicorn.Server(config), listener)
         say("ended: every request that was answered is in the log")
     finally:
         for each in reversed(closing):
@@ -285,33 +271,19 @@ async def _serve(
         journal.close()
 
 
-async def _serve_until_told(server: Any, listener: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM, and then until what is in flight is answered; a second signal ends at once.
+def _allow(
+    wanted: Wanted, run: RunDirectory, gauges: Gauges, say: Callable[[str], None]
+) -> Callable[[Mapping[str, float], Mapping[str, Any]], Allowance] | None:
+    """Return what makes the teacher's allowance, where there is one."""
+    if wanted.teacher_usd is None:
+        return None
+    usd, log = wanted.teacher_usd, wanted.log_of(run).resolve()  # the same file by another name has one ledger
+    beside = run.path / log.name if log.exists() and not log.is_file() else log  # a device has no folder of its own
 
-    uvicorn's own handling would raise the signal again when it has ended, before the log is written and the student gone.
-    """
-    server.capture_signals = nullcontext
-    for each in (signal.SIGINT, signal.SIGTERM):  # until the loop is closed: a further one must not end the ending
-        asyncio.get_running_loop().add_signal_handler(each, server.handle_exit, each, None)
-    await server.serve(sockets=[listener])
+    def made(price: Mapping[str, float], extra_body: Mapping[str, Any]) -> Allowance:
+        allowance = Allowance(usd, beside, price, extra_body, say)
+        gauges.allow(usd, lambda: allowance.left)
+        say(f"the teacher may cost {usd:g} dollars a day (UTC); ${allowance.left:.4f} of today's are left")
+        return allowance
 
-
-def _bound(wanted: Wanted) -> socket.socket:
-    """Return the socket, before anything is loaded.
-
-    Raises:
-        RunError: the port cannot be had.
-    """
-    family = socket.AF_INET6 if ":" in wanted.host else socket.AF_INET
-    # With the protocol named, asyncio sets TCP_NODELAY; without it one answer in ten waits 40 ms for an acknowledgement.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((wanted.host, wanted.port))
-    except (OSError, OverflowError) as problem:
-        listener.close()
-        raise RunError(
-            f"--port {wanted.port}: cannot listen on {wanted.host}:{wanted.port} ({problem}); expected a free port: "
-            "name another, or 0 for any"
-        ) from None
-    return listener
+    return made

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 from prefdistill.serve.routing import Findings
@@ -48,6 +50,13 @@ class Gauges:
             ("fallback_share_expected", "The fallback share on the validation split.", expected),
         ):
             Gauge(f"prefdistill_{name}", text, registry=registry).set(value)
+
+    def allow(self, usd: float, left: Callable[[], float]) -> None:
+        """Show what the teacher's answers may cost a day, and what of it is left."""
+        allowed = "What the teacher's answers may cost a day (UTC), US dollars."
+        Gauge("prefdistill_teacher_usd_allowed", allowed, registry=self._registry).set(usd)
+        rest = "What is left of it today, neither spent nor set aside for answers in flight, US dollars."
+        Gauge("prefdistill_teacher_usd_left", rest, registry=self._registry).set_function(left)
 
     def count(self, row: Served, findings: Findings) -> None:
         """Count an answered request."""

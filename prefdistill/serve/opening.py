@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from prefdistill.errors import RecipeError
-from prefdistill.plugins import Plugin
+from prefdistill.plugins import Plugin, name_of
 from prefdistill.protocols import RunContext
 from prefdistill.recipe import Recipe
 from prefdistill.requests.chat import api_key
 from prefdistill.requests.dialect import Dialect
 from prefdistill.requests.layer import RequestLayer
+from prefdistill.requests.prices import own_table
 from prefdistill.requests.till import price_for
 from prefdistill.run import RunDirectory
+from prefdistill.serve.allowance import Allowance
 from prefdistill.serve.reasoning import AnswerOnly
 from prefdistill.serve.servers import Server
 from prefdistill.serve.student import StudentProcess
@@ -46,11 +49,53 @@ class StudentWanted:
     """What opens and closes its reasoning; None where it has none."""
 
 
-def open_teacher(recipe: Recipe, run: RunDirectory, timeout: float, say: Callable[[str], None]) -> Upstream:
+def require_price(recipe: Recipe, usd: float) -> None:
+    """Refuse `--teacher-usd` where nobody can say when so much is spent.
+
+    Raises:
+        RecipeError: the recipe has no teacher, or one without a known price.
+    """
+    teacher: Any = recipe.teacher
+    where = f"--teacher-usd {usd:g}"
+    if not math.isfinite(usd):
+        raise RecipeError(f"{where}: expected a number of dollars; for no limit leave --teacher-usd out")
+    if teacher is None:
+        raise RecipeError(f"{where}: the recipe has no teacher that could cost anything; leave --teacher-usd out")
+    if not isinstance(teacher, OpenAITeacher):
+        raise RecipeError(
+            f"{where}: the teacher `{name_of(teacher)}` is a plug-in that says what an answer cost when it is there, and "
+            "not before; expected `teacher.use: openai` with a model of known price, or leave --teacher-usd out"
+        )
+    price = price_for(teacher.model, teacher.usd_per_million, None)
+    if len(price) < 2:
+        found = f"has a price for {', '.join(price)} alone" if price else "has no price"
+        raise RecipeError(
+            f"{where}: the model `{teacher.model}` {found}, so nobody can say when {usd:g} dollars are spent; add "
+            f"`{teacher.model}: {{input: …, output: …}}` (US dollars per million tokens) to {own_table()}, or give both "
+            "with teacher.usd_per_million='{input: …, output: …}' behind the run's name"
+        )
+
+
+def open_teacher(
+    recipe: Recipe,
+    run: RunDirectory,
+    timeout: float,
+    say: Callable[[str], None],
+    allow: Callable[[Mapping[str, float], Mapping[str, Any]], Allowance] | None = None,
+) -> Upstream:
     """Return the recipe's teacher: its server asked directly, or a plug-in on threads.
+
+    Args:
+        recipe: with the teacher.
+        run: whose folder a plug-in may use.
+        timeout: seconds for an answer.
+        say: called with what a person should know.
+        allow: makes what the answers may cost a day, of the price and of what each request says besides; see
+            `require_price`.
 
     Raises:
         PluginError: its key is not in the environment.
+        RunError: what was spent today cannot be read.
     """
     teacher: Any = recipe.teacher
     if teacher is None:
@@ -68,6 +113,7 @@ def open_teacher(recipe: Recipe, run: RunDirectory, timeout: float, say: Callabl
             concurrency=teacher.concurrency,
             extra_body=teacher.extra_body,
             price=price,
+            allowance=None if allow is None else allow(price, teacher.extra_body),
             dialect=Dialect("none", teacher.max_tokens_parameter),
             note=say,
         )

@@ -1,7 +1,8 @@
 """A student that reasons before it answers: whoever asks it is given the answer alone.
 
 Gates, length test, log and client see what comes after the reasoning. Tokens and mean log-probability stay those of
-both together, as in the drafts that thresholds are calibrated on.
+both together, as in the drafts that thresholds are calibrated on. An answer with a stray tag in it is not certain to be
+one: `Screen` sends whole ones to the teacher, a stream ends where the tag stands.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from prefdistill.serve.routing import Written
-from prefdistill.serve.upstream import Upstream, Writing
+from prefdistill.serve.upstream import StrayTagError, Upstream, Writing
 from prefdistill.traces import AnswerStream, Tags, part
 
 
@@ -38,17 +39,22 @@ class AnswerOnly:
         return answer_of(await self._student.write(asked), self._tags)
 
     async def stream(self, asked: Writing) -> AsyncGenerator[str | Written]:
-        """Yield the answer's pieces, the first when the reasoning is over; then the whole answer."""
-        heard, begun = AnswerStream(self._tags), False
+        """Yield the answer's pieces, the first when the reasoning is over; then the whole answer.
+
+        Raises:
+            StrayTagError: a tag stands in the answer; what was yielded is what stands before it.
+        """
+        heard = AnswerStream(self._tags)
         async with aclosing(self._student.stream(asked)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Written):
                     if rest := heard.end():
                         yield rest
                     yield answer_of(piece, self._tags)
-                elif text := piece if begun else heard.add(piece):
-                    begun = True
+                elif text := heard.add(piece):
                     yield text
+                if heard.stray:
+                    raise StrayTagError(f"a stray {heard.stray} stands in the answer")
 
     async def back(self, seconds: float) -> bool:
         """Wait for a student that is being started again; whether it is there."""

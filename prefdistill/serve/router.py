@@ -9,7 +9,7 @@
       the draft
 
 A request is answered with one `Answer`: whole, or as pieces that arrive. Without tests that read drafts the student's
-own words stream as well.
+own words stream as well, up to a stray tag of its reasoning, if there is one.
 """
 
 from __future__ import annotations
@@ -22,8 +22,18 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from prefdistill.records import Message, Prompt
+from prefdistill.rubric import NO_STRAY_TAGS
 from prefdistill.serve.routing import Findings, Screen, Written, to_prompt
-from prefdistill.serve.upstream import DownError, TooLongError, UnrenderableError, Upstream, Writing, with_system
+from prefdistill.serve.upstream import (
+    DownError,
+    SpentError,
+    StrayTagError,
+    TooLongError,
+    UnrenderableError,
+    Upstream,
+    Writing,
+    with_system,
+)
 from prefdistill.serve.wire import Asked
 from prefdistill.served import Reason, Route, Served
 
@@ -146,6 +156,8 @@ class Router:
                 answer.route, answer.reason = "student", "kept"
                 return answer
             draft = await self.student.write(self._for_student(answer))
+        except StrayTagError:
+            return await self._by_teacher(_stray(answer), "gate")
         except DownError:
             return await self._by_teacher(answer, "student_down")
         except TooLongError as problem:
@@ -154,16 +166,21 @@ class Router:
 
     async def _tested(self, answer: Answer, draft: Written) -> Answer:
         """Answer with the student's draft, or with the teacher where a test speaks against it."""
-        answer.draft = draft
-        if self.tests.read_drafts:
-            answer.buffered = "draft"
-            found = await self._test(answer, draft)
-            answer.findings = replace(found, distance=answer.findings.distance)
+        await self._test(answer, draft)
         if answer.findings.fired:
             return await self._by_teacher(answer, answer.findings.fired[0])
         return self._with(answer, draft, "student", "kept")
 
-    async def _test(self, answer: Answer, draft: Written) -> Findings:
+    async def _test(self, answer: Answer, draft: Written) -> None:
+        """Note a draft, and what the tests say of it beside what they said before."""
+        answer.draft, before = draft, answer.findings
+        found = await self._findings(answer, draft)
+        fired = tuple(dict.fromkeys((*before.fired, *found.fired)))
+        answer.findings = replace(found, fired=fired, distance=before.distance)
+        if self.tests.read_drafts:
+            answer.buffered = "draft"
+
+    async def _findings(self, answer: Answer, draft: Written) -> Findings:
         most = self.decoding.max_tokens
         # A client's own limit excuses an answer that is cut, not reasoning after which there is none.
         own_limit = bool(draft.text) and (answer.asked.max_tokens or most) < most
@@ -172,7 +189,7 @@ class Router:
         return self.tests.of_draft(answer.prompt, draft, own_limit)
 
     async def _by_teacher(self, answer: Answer, reason: Reason, too_long: TooLongError | None = None) -> Answer:
-        """Answer by the teacher; where it is down by the student, if that can answer at all."""
+        """Answer by the teacher; where it is down, or its money spent, by the student, if that can answer at all."""
         try:
             writing = self._for_teacher(answer)
             if answer.asked.stream:
@@ -182,23 +199,15 @@ class Router:
             return self._with(answer, await self.teacher.write(writing), "teacher", reason)
         except (DownError, TooLongError) as problem:
             why, lasting = f"teacher: {problem}", problem.lasting
+            instead: Reason = "teacher_spent" if isinstance(problem, SpentError) else "teacher_down"
         if answer.draft is not None:
-            return self._with(answer, answer.draft, "student", "teacher_down")
+            return self._with(answer, answer.draft, "student", instead)
         if too_long is not None:
             raise _neither(too_long, why, lasting)
-        return await self._by_student_after_all(answer, reason, why, lasting)
-
-    async def _by_student_after_all(self, answer: Answer, reason: Reason, why: str, lasting: bool) -> Answer:
-        """Answer by the student although a test spoke against it, or once it is back."""
         draft = await self._draft_at_last(answer, why, lasting)
-        answer.draft = draft
-        if self.tests.read_drafts:
-            answer.buffered = "draft"
-            found = await self._test(answer, draft)
-            fired = (*answer.findings.fired, *found.fired)
-            answer.findings = replace(found, fired=fired, distance=answer.findings.distance)
+        await self._test(answer, draft)
         kept = reason == "student_down" and not answer.findings.fired
-        return self._with(answer, draft, "student", "kept" if kept else "teacher_down")
+        return self._with(answer, draft, "student", "kept" if kept else instead)
 
     async def _draft_at_last(self, answer: Answer, why: str, lasting: bool) -> Written:
         """Return the student's draft, waiting once for a student that is being started."""
@@ -250,7 +259,11 @@ class Router:
                         answer.draft = piece
                     return
                 yield piece
-                piece = await anext(pieces, None)
+                try:
+                    piece = await anext(pieces, None)
+                except StrayTagError:
+                    _stray(answer)
+                    raise
         raise DownError("the stream ended before the answer did")
 
     def _for_student(self, answer: Answer) -> Writing:
@@ -271,6 +284,12 @@ class Router:
             top_p=top_p if asked.top_p is None else asked.top_p,
             seed=asked.seed,
         )
+
+
+def _stray(answer: Answer) -> Answer:
+    """Note that a stray tag stands in the student's answer."""
+    answer.findings = replace(answer.findings, fired=("gate",), gates=(NO_STRAY_TAGS,))
+    return answer
 
 
 def _neither(student: TooLongError, why: str, lasting: bool) -> BothDownError:

@@ -14,8 +14,9 @@ from typing import Any, Literal
 from prefdistill.errors import JudgeError, RecipeError, RubricError, did_you_mean
 from prefdistill.judges.checks import checked_scores
 from prefdistill.records import Draft, Message, Prompt, digest
-from prefdistill.rubric import COMPLETE, RubricSet
+from prefdistill.rubric import COMPLETE, NO_STRAY_TAGS, RubricSet
 from prefdistill.scope import Scope, scope_text
+from prefdistill.traces import Tags, stray_tag
 
 TestName = Literal["out_of_scope", "gate", "length", "log_prob"]
 TESTS: tuple[TestName, ...] = ("out_of_scope", "gate", "length", "log_prob")
@@ -95,6 +96,8 @@ class Screen:
     thresholds: Thresholds = field(default_factory=Thresholds)
     scope: Scope | None = None
     """What training prompts are made of; None where the distance is not asked for."""
+    tags: Tags | None = None
+    """Those around a student's reasoning, none of which may stand in an answer; None where it has none."""
 
     @property
     def read_drafts(self) -> bool:
@@ -110,7 +113,7 @@ class Screen:
         return Findings(fired=("out_of_scope",) if limit is not None and distance > limit else (), distance=distance)
 
     def of_draft(self, prompt: Prompt, written: Written, own_limit: bool = False) -> Findings:
-        """Test a draft.
+        """Test a draft; that no tag of reasoning stands in it is tested whichever tests are on.
 
         Args:
             prompt: what the student was asked, with the request's fields.
@@ -118,7 +121,9 @@ class Screen:
             own_limit: whether the client asked for fewer tokens than the run allows, so that a cut draft is its wish.
         """
         fired: list[TestName] = []
-        failed, not_applied = self.failed_gates(prompt, written, own_limit) if "gate" in self.on else ((), ())
+        failed, not_applied = (
+            self.failed_gates(prompt, written, own_limit) if "gate" in self.on else (self._stray(written), ())
+        )
         if failed:
             fired.append("gate")
         bounds = self.thresholds.characters
@@ -134,7 +139,8 @@ class Screen:
         self, prompt: Prompt, written: Written, own_limit: bool = False
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the names of the gates that a draft fails, and of those that do not apply to the request."""
-        failed = [COMPLETE] if written.finish == "length" and not own_limit else []
+        cut = (COMPLETE,) if written.finish == "length" and not own_limit else ()
+        failed = [*cut, *self._stray(written)]
         try:
             rubric = self.rubrics.of(prompt)
         except RubricError:  # the request does not say of which kind it is
@@ -152,6 +158,9 @@ class Screen:
             elif not gate.passes(score):
                 failed.append(gate.name)
         return tuple(failed), tuple(not_applied)
+
+    def _stray(self, written: Written) -> tuple[str, ...]:
+        return (NO_STRAY_TAGS,) if self.tags is not None and stray_tag(written.text, self.tags) else ()
 
 
 def log_length(text: str) -> float:

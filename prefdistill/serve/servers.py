@@ -8,67 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from pydantic_core import from_json
-
 from prefdistill.protocols import TeacherRequest
 from prefdistill.requests.answers import FORCED, read_answer
 from prefdistill.requests.dialect import Dialect
+from prefdistill.serve.allowance import Allowance, Payment
+from prefdistill.serve.health import Health
 from prefdistill.serve.routing import Written
+from prefdistill.serve.streams import MOST_TEXT, Read, events_of
 from prefdistill.serve.upstream import DownError, TooLongError, Writing
 
-FAILURES = 3
-"""Failures in a row after which an upstream is left alone for a while."""
-QUIET_SECONDS = 2.0
 CONNECT_SECONDS = 5.0
-MOST_TEXT = 1_000_000
-"""Characters of an answer that are read; a server that writes more is broken."""
 LINGER_SECONDS = 1.0
 """For so long a connection is kept whose stream said that it is over, until it really is."""
 PASSING = (408, 409, 425, 429)
 """Refusals that pass: the same request may be answered a little later."""
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError)
-
-
-@dataclass
-class Health:
-    """Whether an upstream is worth asking: after some failures in a row it is left alone, then tried once."""
-
-    failures: int = 0
-    until: float = 0.0
-    lasting: bool = False
-    """Whether the last failure was a refusal that does not pass by itself: a key or a name, say."""
-    now: Callable[[], float] = time.monotonic
-
-    @property
-    def resting(self) -> bool:
-        """Whether it is left alone."""
-        return self.failures >= FAILURES and self.now() < self.until
-
-    def check(self) -> None:
-        """Raise DownError while it is left alone; where the time is over, let one request try it."""
-        if self.failures >= FAILURES:
-            if self.now() < self.until:
-                alone = "it failed several times in a row and is left alone for a moment"
-                raise DownError(alone, lasting=self.lasting)
-            self.until = self.now() + QUIET_SECONDS
-
-    def failed(self, lasting: bool = False) -> None:
-        """Note a failure."""
-        self.failures += 1
-        self.lasting = lasting
-        self.until = self.now() + QUIET_SECONDS
-
-    def answered(self) -> None:
-        """Note an answer."""
-        self.failures = 0
 
 
 @dataclass
@@ -83,6 +44,8 @@ class Server:
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     price: Mapping[str, float] = field(default_factory=dict)
     """US dollars per million tokens of `input` and `output`; empty where nobody knows."""
+    allowance: Allowance | None = None
+    """What its answers may cost a day; None is no limit."""
     free: bool = False
     """Whether answers cost nothing, whatever the price says: the student's."""
     wants_log_probs: bool = False
@@ -102,7 +65,9 @@ class Server:
     @property
     def state(self) -> str:
         """One word: ready, or what is wrong."""
-        return "down" if self.health.resting else "ready"
+        if self.health.resting:
+            return "down"
+        return "spent" if self.allowance is not None and self.allowance.spent else "ready"
 
     async def back(self, seconds: float) -> bool:
         """Return False: nobody here starts it again."""
@@ -112,6 +77,8 @@ class Server:
         """Close the connections."""
         if self._session is not None:
             await self._session.close()
+        if self.allowance is not None:
+            self.allowance.close()
 
     async def models(self) -> list[dict[str, Any]]:
         """Return what the server lists at /models.
@@ -131,9 +98,10 @@ class Server:
     async def write(self, asked: Writing) -> Written:
         """Return a whole answer."""
         async with self._asking():
-            body = self._body(asked, stream=False)
-            async with self._posted(asked, body) as reply:
-                found = self._read(await reply.read())
+            with self._paying(asked) as payment:
+                async with self._posted(asked, payment, stream=False) as reply:
+                    found = self._read(await reply.read())
+                payment.settle(found.usd)
         if self.wants_log_probs and found.log_prob is None and not self._told:
             self._told = True
             self._said(
@@ -144,18 +112,22 @@ class Server:
     async def stream(self, asked: Writing) -> AsyncGenerator[str | Written]:
         """Yield pieces of text as the server sends them, then the whole."""
         async with self._asking():
-            body = self._body(asked, stream=True)
-            async with self._posted(asked, body) as reply:
-                if "text/event-stream" not in reply.headers.get("content-type", ""):
-                    whole = self._read(await reply.read())
-                    yield whole.text
-                else:
-                    read = _Read(self.reasons)
-                    async for events in _events(reply.content):
-                        if text := read.add(events):
-                            yield text
-                    whole = self._read(read.body())
+            with self._paying(asked) as payment:
+                async with self._posted(asked, payment, stream=True) as reply:
+                    if "text/event-stream" not in reply.headers.get("content-type", ""):
+                        whole = self._read(await reply.read())
+                        yield whole.text
+                    else:
+                        read = Read(self.reasons)
+                        async for events in events_of(reply.content):
+                            if text := read.add(events):
+                                yield text
+                        whole = self._read(read.body())
+                payment.settle(whole.usd)
         yield whole
+
+    def _paying(self, asked: Writing) -> AbstractContextManager[Payment]:
+        return nullcontext(Payment()) if self.allowance is None else self.allowance.paying(asked)
 
     @asynccontextmanager
     async def _asking(self) -> AsyncIterator[None]:
@@ -183,22 +155,30 @@ class Server:
                 self.health.answered()
 
     @asynccontextmanager
-    async def _posted(self, asked: Writing, body: dict[str, Any]) -> AsyncIterator[Any]:
-        """Send a request, again where the server had closed the connection meanwhile or wants it worded otherwise."""
+    async def _posted(self, asked: Writing, payment: Payment, stream: bool) -> AsyncIterator[Any]:
+        """Send a request, again where the server had closed the connection meanwhile or wants it worded otherwise.
+
+        What no server took, and what one refused, costs nothing.
+        """
         import aiohttp
 
-        again = True
+        body, again = self._body(asked, stream), True
         while True:
             try:
                 client = self._client()
                 reply = await client.post(
                     f"{self.base_url}/chat/completions", json=body, headers=self._headers(), **self._via
                 )
-            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                if not again:
-                    raise
-                again = False  # a connection that was kept open may have been closed by the other side
-                continue
+            except aiohttp.ConnectionTimeoutError:
+                payment.settle(0.0)
+                raise
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as problem:
+                if again:  # a connection that was kept open may have been closed by the other side
+                    again = False
+                    continue
+                if isinstance(problem, aiohttp.ClientConnectorError):
+                    payment.settle(0.0)
+                raise
             if reply.status == 200:
                 try:
                     yield reply
@@ -211,8 +191,9 @@ class Server:
             text = (await reply.content.read(20_000)).decode("utf-8", "replace")
             reply.close()
             if self._worded_anew(body, reply.status, text):
-                body = self._body(asked, stream=bool(body.get("stream")))
+                body = self._body(asked, stream)
                 continue
+            payment.settle(0.0)
             raise self._refusal(reply.status, text)
 
     def _refusal(self, status: int, text: str) -> Exception:
@@ -292,86 +273,6 @@ class Server:
         if len(self.key) > 4:
             text = text.replace(self.key, "…")
         return " ".join(text.split())[:300]
-
-
-@dataclass
-class _Read:
-    """What has been read of a stream."""
-
-    reasons: bool
-    """Whether reasoning counts."""
-    said: list[str] = field(default_factory=list)
-    thought: list[str] = field(default_factory=list)
-    characters: int = 0
-    finish: str = ""
-    usage: dict[str, Any] = field(default_factory=dict)
-
-    def add(self, events: Iterable[Mapping[str, Any]]) -> str:
-        """Take events in; return the text in them, in one piece.
-
-        Raises:
-            DownError: one of them is an error, or the answer does not end.
-        """
-        before = len(self.said)
-        for event in events:
-            if event.get("error"):
-                raise DownError(f"the stream broke off: {str(event['error'])[:200]}")
-            self.usage = event.get("usage") or self.usage
-            for choice in event.get("choices") or ():
-                self._add(choice)
-        if self.characters > MOST_TEXT:
-            raise DownError("the answer does not end")
-        return "".join(self.said[before:])
-
-    def _add(self, choice: Mapping[str, Any]) -> None:
-        delta = choice.get("delta") or {}
-        if self.reasons and (reasoning := delta.get("reasoning_content") or delta.get("reasoning")):
-            self.thought.append(str(reasoning))
-            self.characters += len(self.thought[-1])
-        self.finish = choice.get("finish_reason") or self.finish
-        text = delta.get("content") or delta.get("refusal")
-        if text and self.thought and not self.said:
-            text = text.lstrip()  # the space between reasoning and answer, as `Server._read` leaves it out
-        if text:
-            self.said.append(text)
-            self.characters += len(text)
-
-    def body(self) -> bytes:
-        """Return the same as a reply in one piece.
-
-        Raises:
-            DownError: the stream is not whole.
-        """
-        if not self.finish:
-            raise DownError("the stream ended before the answer did")
-        message = {"content": "".join(self.said), "reasoning_content": "".join(self.thought)}
-        return json.dumps(
-            {"choices": [{"message": message, "finish_reason": self.finish}], "usage": self.usage}
-        ).encode()
-
-
-async def _events(content: Any) -> AsyncIterator[list[dict[str, Any]]]:
-    """Yield server-sent events up to the mark of the end; what arrived together comes together.
-
-    One at a time would cost a stream that arrives in bursts more than the rest of its way.
-
-    Args:
-        content: aiohttp's reader of a reply.
-
-    Raises:
-        DownError: a line does not end.
-    """
-    rest, whole = b"", False
-    while not whole:
-        part = await content.readany()
-        whole = not part
-        *lines, rest = (rest + part + b"\n" * whole).split(b"\n")
-        if len(rest) > MOST_TEXT:
-            raise DownError("a line of the stream does not end")
-        found = [line[5:].strip() for line in lines if line.startswith(b"data:")]
-        if b"[DONE]" in found:
-            found, whole = found[: found.index(b"[DONE]")], True
-        yield [from_json(line) for line in found]
 
 
 def _proxy_for(url: str) -> dict[str, str]:

@@ -24,6 +24,7 @@ from prefdistill.run import RunDirectory
 from prefdistill.serve.gauges import Gauges
 from prefdistill.served import Served
 from prefdistill.stages.judge import judge_group
+from prefdistill.traces import stray_tag
 
 LEDGER = "shadow-spending.jsonl"
 MOST_WAITING = 1_000
@@ -122,6 +123,10 @@ class Shadow:
             plugin.close()
         self._layer.close()
 
+    def _stray(self, row: Served) -> str:
+        student = self._recipe.student
+        return "" if student.trace is None or row.route != "student" else stray_tag(row.completion or "", student.tags)
+
     def _run(self) -> None:
         while (sampled := self._rows.get()) is not None:
             try:
@@ -149,6 +154,7 @@ class Shadow:
             index=0,
             completion=row.completion or "",
             finish_reason="length" if sampled.cut else "stop",
+            stray_tag=self._stray(row),
         )
         verdict = judge_group(judge, prompt, [draft], self._recipe.rubrics.of(prompt))
         score = draft_scores([verdict], [draft], [prompt], self._recipe.rubrics).get(row.id)

@@ -32,6 +32,14 @@ class DownError(Exception):
         self.lasting = lasting
 
 
+class SpentError(DownError):
+    """What an upstream may cost today is spent."""
+
+
+class StrayTagError(DownError):
+    """A tag of reasoning stands in what should be the answer, so that where it begins is not certain."""
+
+
 class TooLongError(Exception):
     """A prompt does not fit into the student's context, or cannot be rendered for it at all."""
 

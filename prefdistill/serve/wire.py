@@ -66,13 +66,22 @@ class WireError(Exception):
 
 
 def _number(value: Any) -> Any:
-    """Refuse true and false where a number is expected; Python takes them for 1 and 0."""
-    if isinstance(value, bool):
-        raise PydanticCustomError("number", "expected a number, found true or false")
+    """Refuse true and false where a number is expected, which Python takes for 1 and 0, and numbers in quotes."""
+    if isinstance(value, (bool, str)):
+        found = "a text" if isinstance(value, str) else "true or false"
+        raise PydanticCustomError("number", "expected a number, found {found}", {"found": found})
+    return value
+
+
+def _switch(value: Any) -> Any:
+    """Refuse numbers and texts where true or false is expected."""
+    if value is not None and not isinstance(value, bool):
+        raise PydanticCustomError("switch", "expected true or false")
     return value
 
 
 _Number = BeforeValidator(_number)
+_Switch = BeforeValidator(_switch)
 
 
 class _Turn(BaseModel):
@@ -82,6 +91,12 @@ class _Turn(BaseModel):
     content: str | list[dict[str, Any]] | None = None
 
 
+class _StreamOptions(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    include_usage: Annotated[bool | None, _Switch] = None
+
+
 class _Request(BaseModel):
     """The parameters that are honoured; all others land in `__pydantic_extra__`."""
 
@@ -89,8 +104,8 @@ class _Request(BaseModel):
 
     model: str = ""
     messages: list[_Turn] = Field(min_length=1)
-    stream: bool | None = None
-    stream_options: dict[str, Any] | None = None
+    stream: Annotated[bool | None, _Switch] = None
+    stream_options: _StreamOptions | None = None
     max_tokens: Annotated[int, _Number, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, _Number, Field(ge=1)] | None = None
     temperature: Annotated[float, _Number, Field(ge=0.0, le=2.0, allow_inf_nan=False)] | None = None
@@ -150,7 +165,7 @@ def parse_request(body: bytes, model: str) -> Asked:
         messages=messages,
         fields=_fields(found),
         stream=bool(found.stream),
-        stream_usage=bool((found.stream_options or {}).get("include_usage")),
+        stream_usage=bool(found.stream_options and found.stream_options.include_usage),
         max_tokens=found.max_completion_tokens or found.max_tokens,
         temperature=found.temperature,
         top_p=found.top_p,
@@ -162,7 +177,8 @@ def _invalid(problem: ValidationError) -> WireError:
     error = problem.errors()[0]
     if error["type"] == "json_invalid":
         return WireError(400, f"The body is not valid JSON: {error['msg'].removeprefix('Invalid JSON: ')}.")
-    param = ".".join(str(part) for part in error["loc"] if not str(part).startswith(("list[", "str")))
+    places = (str(part) for part in error["loc"])
+    param = ".".join(part for part in places if part != "str" and not part.startswith("list["))  # types of `content`
     if not param:
         return WireError(400, "The body is no JSON object.")
     return WireError(400, f"{param}: {error['msg'][:1].lower()}{error['msg'][1:]}.", param=param.split(".")[0])
@@ -170,11 +186,18 @@ def _invalid(problem: ValidationError) -> WireError:
 
 def _refuse_unsupported(extra: Mapping[str, Any]) -> None:
     for name, value in extra.items():
-        if value is None or name in IGNORED or (name in NEUTRAL and value in NEUTRAL[name]):
+        if value is None or name in IGNORED or any(_same(value, each) for each in NEUTRAL.get(name, ())):
             continue
-        known = "is not supported by this server" if name in NEUTRAL else "is not known to this server"
-        text = f"`{name[:100]}` {known}; leave it out. Facts for the rubric go into `fields` or `metadata`."
+        known = "is not supported by this server but at the value that asks for nothing; leave it out."
+        if name not in NEUTRAL:
+            known = "is not known to this server; leave it out. Facts for the rubric go into `fields` or `metadata`."
+        text = f"`{name[:100]}` {known}"
         raise WireError(400, text, param=name[:100], code="unsupported_parameter")
+
+
+def _same(value: Any, neutral: Any) -> bool:
+    """Whether two JSON values are the same: true is not 1, although Python says so, and 1.0 is."""
+    return value == neutral and isinstance(value, bool) == isinstance(neutral, bool)
 
 
 def _message(turn: _Turn, number: int) -> Message:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from prefdistill.protocols import Completion, Sampler, SampleRequest, Teacher, TeacherRequest
 from prefdistill.records import Draft, Failure, Message, Policy, Prompt, Split, seed_of
-from prefdistill.traces import Reasoning
+from prefdistill.traces import Reasoning, Tags, stray_tag
 
 
 def draft_ids(prompt: Prompt, source: str, round: int, purpose: Split, drafts: int) -> list[str]:
@@ -28,11 +28,13 @@ def sample_drafts(
     top_p: float,
     max_new_tokens: int,
     seed: int,
+    tags: Tags | None = None,
 ) -> Iterator[Draft | Failure]:
     """Yield the drafts that are wanted and not `present`, each as soon as it is written.
 
     The seed of a train draft depends on run seed, round, prompt and index; that of an evaluation draft not on the
-    round, so that every policy is measured with the same random numbers.
+    round, so that every policy is measured with the same random numbers. `tags` are those of a student that reasons:
+    none may stand in an answer, whatever sampler parted it from its reasoning.
     """
     wanted: dict[str, tuple[Prompt, int, SampleRequest]] = {}
     for prompt in prompts:
@@ -51,7 +53,8 @@ def sample_drafts(
             yield answer
             continue
         prompt, index, request = wanted[answer.key]
-        yield _draft(answer, prompt, index, request, policy, source, round, purpose)
+        stray = "" if tags is None else stray_tag(answer.completion, tags)
+        yield _draft(answer, prompt, index, request, policy, source, round, purpose, stray)
 
 
 def _draft(
@@ -63,6 +66,7 @@ def _draft(
     source: str,
     round: int,
     purpose: Split,
+    stray: str,
 ) -> Draft:
     return Draft.model_validate(
         {
@@ -79,6 +83,7 @@ def _draft(
             "seed": request.seed,
             "log_prob": answer.log_prob,
             "trace": answer.trace,
+            "stray_tag": stray,
         }
     )
 

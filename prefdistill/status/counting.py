@@ -16,6 +16,8 @@ State = Literal["done", "begun", "owed", "not run"]
 
 ANSWERS = ("sft", "outputs", "traces", "logits")
 """Our trainers that learn from the teacher's answers, by the names that recipes use."""
+WARM_PROMPTS = 1000
+"""Prompts of a warm start whose recipe names no number."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Step:
     """One step of a round."""
 
     name: str
-    """drafts, verdicts, pairs, training; of an evaluation the file's name, such as held-out."""
+    """drafts, verdicts, pairs or answers, training; of an evaluation the file's name, such as held-out."""
     state: State
     done: int = 0
     of: int | None = None
@@ -83,7 +85,7 @@ class World:
         seed = at(self.recipe, "seed", 0)
         if not isinstance(size, int) or not ids or not isinstance(seed, int):
             return None
-        warm = at(self.recipe, "warm_start.prompts", 1000) if self.first_round > 1 else None
+        warm = at(self.recipe, "warm_start.prompts", WARM_PROMPTS) if self.first_round > 1 else None
         found = round_slices([_Id(each) for each in ids], number, size, seed, warm if isinstance(warm, int) else None)
         return {each.id for each in found[number - 1]} - set(self.forgotten)
 
@@ -130,11 +132,12 @@ def verdicts_step(world: World, folder: Path, number: int, settled: bool) -> Ste
 
 def pairs_step(world: World, folder: Path, number: int, judged: bool) -> Step:
     """Count a round's pairs, or the answers that are trained on; they are made in one go when all verdicts are there."""
-    path = folder / ("4-answers.jsonl" if world.learns_from_answers(folder, number) else "4-pairs.jsonl")
+    what = "answers" if world.learns_from_answers(folder, number) else "pairs"
+    path = folder / f"4-{what}.jsonl"
     pairs, drops = world.files.rows(path, "id"), world.files.rows(folder / "4-drops.jsonl", "prompt_id")
     done = path.exists() and judged
     note = f"{len(drops)} prompts without one" if drops else ""
-    return Step("pairs", "done" if done else "owed", len(pairs) if done else 0, None, note if done else "")
+    return Step(what, "done" if done else "owed", len(pairs) if done else 0, None, note if done else "")
 
 
 def training_step(world: World, folder: Path, settled: bool) -> Step:

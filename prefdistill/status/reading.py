@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prefdistill.costs.measured import spent_before
-from prefdistill.errors import RunError
+from prefdistill.folders import as_argument, no_run
 from prefdistill.guard import best_round
 from prefdistill.records import Usage
 from prefdistill.run import RunDirectory
@@ -36,6 +36,9 @@ class Status:
     name: str
     mode: str
     rounds: int
+    """The warm start among them."""
+    warm_start: bool
+    """Whether round 1 is a warm start."""
     version: str
     """Of prefdistill, when the run was started."""
     working: bool | None
@@ -71,8 +74,7 @@ def read_status(path: Path) -> Status:
     """
     run, files = RunDirectory(path), Files(path)
     if not path.is_dir() or not (run.manifest.exists() or run.recipe.exists() or any(path.glob("round-[0-9]*"))):
-        found = "no such folder" if not path.exists() else "no run in it (no manifest.json)"
-        raise RunError(f"{path}: {found}; expected a run folder, or the name of one under ./runs")
+        raise no_run(path)
     manifest, recipe = files.json(run.manifest), files.recipe(run.recipe)
     recipe = recipe or at(manifest, "recipe", {})
     result = files.json(run.result)
@@ -83,6 +85,7 @@ def read_status(path: Path) -> Status:
         name=str(at(manifest, "name", path.name)),
         mode=str(at(recipe, "loop.mode", "")),
         rounds=rounds,
+        warm_start=bool(at(recipe, "warm_start")),
         version=str(at(manifest, "versions.prefdistill", "unknown")),
         working=is_worked_on(path),
         idle_seconds=_idle(path),
@@ -260,7 +263,7 @@ def _stop_rule(part: Part, recipe: dict[str, Any]) -> str:
     if not stops or at(recipe, "loop.stop") == "never":
         return ""
     kind = f" ({stops[0]['kind']})" if stops[0].get("kind") else ""
-    return f"after {part.name} by loop.stop.{stops[0].get('check')}{kind}: {stops[0].get('message')}"
+    return f"after {part.shown} by loop.stop.{stops[0].get('check')}{kind}: {stops[0].get('message')}"
 
 
 def _raises(status: Status, recipe: dict[str, Any]) -> bool:
@@ -272,7 +275,6 @@ def _command(run: RunDirectory, status: Status, recipe: dict[str, Any]) -> str:
     """Return the command that goes on; empty where nothing is owed."""
     if status.finished:
         return ""
-    path = str(run.path) if "/" in str(run.path) or str(run.path).startswith(".") else f"./{run.path}"
     own = shlex.quote(str(run.recipe)) if recipe and run.recipe.exists() else "RECIPE"
     ending = " loop.on_stop=keep_best" if _raises(status, recipe) else ""  # else it ends with the same error
-    return f"prefdistill run {own} --run {shlex.quote(path)}{ending}"
+    return f"prefdistill run {own} --run {as_argument(run.path)}{ending}"

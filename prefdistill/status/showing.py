@@ -11,10 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from prefdistill.costs.estimate import short_count, time_text, usd_text
+from prefdistill.records import rounds_text
 from prefdistill.status.counting import Part, Step
 from prefdistill.status.reading import Status
 
-COLUMNS = ("drafts", "verdicts", "pairs", "training", "evaluation")
+BOTH = "trained on"
+"""Column of a run whose rounds learn from answers and from pairs; of any other run it is the one or the other."""
+LEARNED_FROM = ("answers", "pairs")
 MOST_LINES = 12
 """Warnings that are shown; the rest is counted."""
 
@@ -30,7 +33,7 @@ def show_status(status: Status, console: Console) -> None:
     for part in status.parts:
         for step in part.steps:
             if step.note and step.state != "done":
-                show(f"{part.name}: {step.name}: {step.note}")
+                show(f"{part.shown}: {step.name}: {step.note}")
     lines = list(_warnings(status))
     for text, style in lines[:MOST_LINES]:
         show(text, style)
@@ -55,18 +58,21 @@ def _headline(status: Status) -> str:
         False: "nobody is working in it",
         None: "whether anybody is working in it cannot be told",
     }
-    parts = [f"{status.run}: {status.name}", status.mode, f"{status.rounds} rounds"]
+    rounds = rounds_text(max(0, status.rounds - status.warm_start), status.warm_start)
+    parts = [f"{status.run}: {status.name}", status.mode, rounds]
     idle = "" if status.idle_seconds is None else f", last change {time_text(status.idle_seconds)} ago"
     return f"{', '.join(filter(None, parts))}; {work[status.working]}{idle}"
 
 
 def _table(status: Status) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("", *COLUMNS, "score"):
+    named = {step.name for part in status.parts for step in part.steps if step.name in LEARNED_FROM}
+    columns = ("drafts", "verdicts", BOTH if len(named) > 1 else next(iter(named), "pairs"), "training", "evaluation")
+    for name in ("", *columns, "score"):
         table.add_column(name, justify="right" if name == "score" else "left", no_wrap=name == "")
     for part in status.parts:
-        cells = ["not run" if part.state == "not run" else _cell(part, name) for name in COLUMNS[:1]]
-        cells += ["" if part.state == "not run" else _cell(part, name) for name in COLUMNS[1:]]
+        cells = ["not run" if part.state == "not run" else _cell(part, name) for name in columns[:1]]
+        cells += ["" if part.state == "not run" else _cell(part, name) for name in columns[1:]]
         score = "" if part.score is None else f"{part.score:.3f}"
         style = "dim" if part.state in ("owed", "not run") else ""
         table.add_row(*(Text(cell, style=style) for cell in (part.shown, *cells, score)))
@@ -75,9 +81,13 @@ def _table(status: Status) -> Table:
 
 def _cell(part: Part, column: str) -> str:
     if column != "evaluation":
-        step = next((each for each in part.steps if each.name == column), None)
-        return "" if step is None or part.name in ("base", "test") else _words(step)
-    steps = [each for each in part.steps if each.name not in COLUMNS or part.name in ("base", "test")]
+        names = LEARNED_FROM if column == BOTH else (column,)
+        step = next((each for each in part.steps if each.name in names), None)
+        if step is None or part.name in ("base", "test"):
+            return ""
+        return f"{_words(step)} {step.name}" if column == BOTH and step.state == "done" else _words(step)
+    before = ("drafts", "verdicts", *LEARNED_FROM, "training", "evaluation")
+    steps = [each for each in part.steps if each.name not in before or part.name in ("base", "test")]
     if part.state == "done":
         return "done"
     left = next((each for each in steps if each.state != "done"), None)
@@ -103,12 +113,12 @@ def _warnings(status: Status) -> Iterable[tuple[str, str | None]]:
     for level, style in (("stop", "red"), ("warn", "yellow")):
         for part, finding in found:
             if finding.get("level") == level:
-                yield f"{part.name}: {level}: {finding.get('check')}: {finding.get('message')}", style
+                yield f"{part.shown}: {level}: {finding.get('check')}: {finding.get('message')}", style
     messages = {str(finding.get("message")) for _, finding in found}
     for part in status.parts:
         for warning in part.warnings:
             if not any(message in warning for message in messages):
-                yield f"{part.name}: {warning}", "yellow"
+                yield f"{part.shown}: {warning}", "yellow"
 
 
 def _closing(status: Status) -> Iterable[str]:
@@ -117,7 +127,7 @@ def _closing(status: Status) -> Iterable[str]:
         base = status.part(0)
         against = f" (base {base.score:.3f})" if base and base is not best and base.score is not None else ""
         score = "" if best.score is None else f", {best.score:.3f} by the {best.scored_by}{against}"
-        yield f"{'kept' if status.kept else 'best so far'}: {best.name}{score}"
+        yield f"{'kept' if status.kept else 'best so far'}: {best.shown}{score}"
     if status.stopped:
         yield f"stopped: {status.stopped.removeprefix('stopped ')}"
     yield _paid(status)

@@ -29,6 +29,7 @@ class DPOTrainer(AdapterTrainer):
     """Trains LoRA adapters with TRL's DPOTrainer."""
 
     algorithm: ClassVar[Algorithm] = "dpo"
+    method: ClassVar[str] = "preference distillation (DPO on pairs that a judge ranked against a rubric)"
     own_keys: ClassVar[Mapping[str, str]] = {
         **OWN_KEYS,
         "loss_type": "train.loss",

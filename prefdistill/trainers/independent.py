@@ -22,7 +22,7 @@ from prefdistill.student import adapter_path
 from prefdistill.template import render_completion, render_prompt, turn_end_id
 
 if TYPE_CHECKING:
-    from prefdistill.recipe import StudentSection
+    from prefdistill.sections import StudentSection
     from prefdistill.trainers.outcome import Job
 
 OWN_PAIRS = 24

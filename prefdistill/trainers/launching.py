@@ -32,7 +32,7 @@ from prefdistill.records import Policy
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from prefdistill.recipe import StudentSection
+    from prefdistill.sections import StudentSection
     from prefdistill.trainers.building import Algorithm
 
 ONE_PROCESS = ("NO", "MULTI_CPU")

@@ -19,8 +19,8 @@ from pydantic import Field, PrivateAttr, model_validator
 from prefdistill.errors import TrainError
 from prefdistill.plugins import name_of
 from prefdistill.protocols import RunContext, TrainingData
-from prefdistill.recipe import StudentSection
 from prefdistill.records import Policy, TrainResult
+from prefdistill.sections import StudentSection
 from prefdistill.student import context_length, end_token_ids, free, is_out_of_memory, load_base
 from prefdistill.trainers.answers import TokenAnswer
 from prefdistill.trainers.building import Algorithm
@@ -33,6 +33,7 @@ from prefdistill.trainers.logits_teacher import (
     NamedTeacher,
     Vocabulary,
     about,
+    compare_here,
     compare_vocabularies,
     identity_of,
 )
@@ -133,6 +134,16 @@ class LogitsTrainer(SFTTrainer):
         """The teacher's model: the trainer's own, else the recipe's; None where there is none."""
         return self.teacher.section if isinstance(self.teacher, LogitsTeacher) else self._given
 
+    @property
+    def method(self) -> str:
+        """What a model card says of a policy that it trained."""
+        if not self.soft_share:
+            return super().method
+        if self.on == "own":
+            return "knowledge distillation (of a teacher's token distribution, on texts that the student wrote itself)"
+        both = "" if self.soft_share == 1.0 else ", and of these answers themselves"
+        return f"knowledge distillation (of a teacher's token distribution on given answers{both})"
+
     def take_teacher(self, teacher: Any) -> str | None:
         """Take the recipe's teacher where this trainer names none; return what is wrong with it, None if nothing is.
 
@@ -167,11 +178,22 @@ class LogitsTrainer(SFTTrainer):
             return
         if self.source is None and (fault := self.take_teacher(context.teacher)):
             raise TrainError(f"logits.teacher: {fault}")
-        source = self.source
-        assert source is not None
+        self.check_student(context.student)
+
+    def check_student(self, student: StudentSection, fetch: bool = True) -> str | None:
+        """Compare teacher and student without any weights; return what was not, because it would have to be fetched.
+
+        Raises:
+            TrainError: their tokenizers, templates or output layers do not agree, or one is not there.
+        """
+        teacher = self.source
+        assert teacher is not None
         if isinstance(self.teacher, LogitsTeacher) and self.teacher.chat_template_kwargs is None:
-            source = source.model_copy(update={"chat_template_kwargs": context.student.chat_template_kwargs})
-        self._vocabulary = compare_vocabularies(context.student, source)
+            teacher = teacher.model_copy(update={"chat_template_kwargs": student.chat_template_kwargs})
+        if not fetch:
+            return compare_here(student, teacher)
+        self._vocabulary = compare_vocabularies(student, teacher)
+        return None
 
     def train(self, data: TrainingData, start: Policy, reference: Policy, directory: Path, seed: int) -> TrainResult:
         """Train the adapter of a new policy in `directory` from `start`, with the teacher loaded for as long.

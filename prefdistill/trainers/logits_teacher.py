@@ -24,8 +24,8 @@ from pydantic import (
 )
 
 from prefdistill.errors import PrefdistillError, TrainError
-from prefdistill.recipe import StudentSection
 from prefdistill.records import Message
+from prefdistill.sections import StudentSection
 from prefdistill.template import render_prompt, turn_end_id
 from prefdistill.weights import located, reworded
 
@@ -168,6 +168,26 @@ def compare_vocabularies(student: StudentSection, teacher: StudentSection) -> Vo
             f"expected a row for each token: {ALTERNATIVES}"
         )
     return Vocabulary(common, sizes[0] - common, sizes[1] - common)
+
+
+def compare_here(student: StudentSection, teacher: StudentSection) -> str | None:
+    """Compare as `compare_vocabularies` does, where that fetches nothing; return what was left out, None if nothing was.
+
+    Raises:
+        TrainError: as there.
+    """
+    from prefdistill.student import on_this_machine
+
+    ours, theirs = on_this_machine(student), on_this_machine(teacher)
+    if ours and theirs:
+        compare_vocabularies(ours, theirs)
+        return None
+    absent = [f"the student {student.model}"] if ours is None else []
+    absent += [f"the teacher {teacher.model}"] if theirs is None else []
+    return (
+        f"not checked: whether the teacher has the student's tokenizer, because {' and '.join(absent)} would have to be "
+        "fetched (no such folder, and not in the hub's cache on this machine); a run fetches and compares before it samples"
+    )
 
 
 def head_rows(student: StudentSection) -> int:

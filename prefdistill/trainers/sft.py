@@ -40,6 +40,11 @@ class SFTTrainer(AdapterTrainer):
     learning_rate: float = Field(default=1e-4, gt=0.0)
     """About 1e-4 for a real student; a tiny one trained from scratch wants about 1e-3."""
 
+    @property
+    def method(self) -> str:
+        """What a model card says of a policy that it trained."""
+        return "distillation (supervised fine-tuning on a teacher's answers)"
+
     def tokenize(self, data: TrainingData, tokenizer: Any, student: Any, context: int) -> Tokenized[TokenAnswer]:
         """Return the answers as tokens."""
         return tokenize_answers(data.answers, tokenizer, student, self.max_length, context)

@@ -51,6 +51,16 @@ class TracesTrainer(SFTTrainer):
         """Whether the student learns to write reasoning."""
         return self.trace != "strip"
 
+    @property
+    def method(self) -> str:
+        """What a model card says of a policy that it trained."""
+        learned = {
+            "keep": "a teacher's reasoning and answers",
+            "summary": "summaries of a teacher's reasoning, and its answers",
+            "strip": "a teacher's answers, written after reasoning that is not learned",
+        }
+        return f"reasoning-trace distillation (supervised fine-tuning on {learned[self.trace]})"
+
     def reasoning(self, tags: Tags) -> Reasoning:
         """Return how the teacher is asked to reason, and how its replies are read."""
         words = (self.summary_words or SUMMARY_WORDS) if self.trace == "summary" else None

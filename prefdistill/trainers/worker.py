@@ -106,7 +106,7 @@ def build(task: Task, folder: Path, rank: int) -> Any:
     """Return the trainer of the parent, built anew."""
     import datasets
 
-    from prefdistill.recipe import StudentSection
+    from prefdistill.sections import StudentSection
     from prefdistill.student import load_base, load_tokenizer, lora_config
     from prefdistill.trainers.building import build_trainer
 

@@ -41,6 +41,7 @@ class Written:
         return {
             **found,
             **({"trace": self.draft.trace} if self.draft.trace else {}),
+            **({"stray_tag": self.draft.stray_tag} if self.draft.stray_tag else {}),
             "model": _who(self.draft.policy),
             "scores": scores,
             **({"note": self.note} if self.note else {}),
@@ -126,6 +127,7 @@ def write_drafts(
             top_p=recipe.evaluate.top_p,
             max_new_tokens=recipe.sample.max_new_tokens,
             seed=recipe.seed if seed is None else seed,
+            tags=None if recipe.student.trace is None else recipe.student.tags,
         ):
             yield each if isinstance(each, Failure) else _checked(recipe, by_id[each.prompt_id], each)
     finally:
@@ -170,8 +172,9 @@ def draft(
 def _lines(written: Written, named: bool) -> Iterator[str]:
     draft = written.draft
     cut = f", cut at {draft.tokens} tokens" if draft.finish_reason == "length" else ""
+    stray = f", a stray {printable(draft.stray_tag)} in its answer" if draft.stray_tag else ""
     of = f"{written.prompt.id} " if named else ""
-    yield f"--- {of}draft {draft.index + 1} by {_who(draft.policy)}{cut}"
+    yield f"--- {of}draft {draft.index + 1} by {_who(draft.policy)}{cut}{stray}"
     if draft.trace:
         yield printable(draft.trace.rstrip())
         yield ""

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from prefdistill.errors import SampleError
 from prefdistill.recipe import Recipe
 from prefdistill.records import Message, Policy
-from prefdistill.traces import part
+from prefdistill.traces import part, stray_tag
 
 Say = Callable[[str], None]
 """Called with each piece of text as soon as it is written."""
@@ -56,6 +56,8 @@ class Talker:
         parted = part(text, self._student.tags)
         if not parted.closed:
             notes.append("it reasoned and gave no answer; /no-trace has it answer at once")
+        if stray := stray_tag(parted.completion, self._student.tags):
+            notes.append(f"its answer has a stray {stray} in it, so where it begins is not certain")
         return parted.completion, "; ".join(notes)
 
     @property

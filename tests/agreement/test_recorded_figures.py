@@ -130,6 +130,7 @@ def test_the_full_round_robin_is_its_own_truth(round_robin):
     assert (calls, shown(measured, "tau", "best")) == (56, (1.0, 1.0))
 
 
+@pytest.mark.slow
 def test_swiss_finds_the_best_with_24_calls(vicuna):
     measured, calls = against_full_round_robin(vicuna, range(0, 8, 2), scheme="swiss")
     assert calls == 24
@@ -138,6 +139,7 @@ def test_swiss_finds_the_best_with_24_calls(vicuna):
     assert shown(measured, "best", "tau", digits=2) == (0.94, 0.83)
 
 
+@pytest.mark.slow
 def test_an_anchor_is_cheap_and_poor(vicuna):
     """Each system is the anchor once. Tau with ties broken by chance is 0.59, as tau-b, which sets ties aside, 0.71."""
     measured, calls = against_full_round_robin(vicuna, range(8), scheme="anchor")
@@ -145,6 +147,7 @@ def test_an_anchor_is_cheap_and_poor(vicuna):
     assert shown(measured, "best", "tau", digits=2) == (0.58, 0.71)
 
 
+@pytest.mark.slow
 def test_one_order_of_everything_is_worse_than_both(vicuna, tmp_path):
     """Each pair in one order, drawn by chance, and taken at its word in the other: five draws."""
     truth = {(row["prompt_id"], row["first"], row["second"]): row["winner"] for row in rows(vicuna)}

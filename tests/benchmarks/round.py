@@ -24,10 +24,10 @@ os.environ |= {"HF_HUB_DISABLE_TELEMETRY": "1", "TRL_EXPERIMENTAL_SILENCE": "1"}
 import torch
 
 from prefdistill.protocols import RunContext, SampleRequest, TrainingData
-from prefdistill.recipe import StudentSection
 from prefdistill.records import Message, Policy, PreferencePair, seed_of
 from prefdistill.samplers.transformers import TransformersSampler
 from prefdistill.sandbox.world import notes
+from prefdistill.sections import StudentSection
 from prefdistill.student import load_tokenizer, lora_config, quiet_libraries
 from prefdistill.trainers.building import trainer_class
 from prefdistill.trainers.dpo import DPOTrainer

@@ -17,10 +17,10 @@ from typing import Any, Literal
 import torch
 
 from prefdistill.protocols import RunContext, SampleRequest
-from prefdistill.recipe import StudentSection
 from prefdistill.records import Message, Policy, seed_of
 from prefdistill.samplers.transformers import TransformersSampler
 from prefdistill.sandbox.world import notes
+from prefdistill.sections import StudentSection
 from prefdistill.student import load_policy, load_tokenizer, quiet_libraries, render_prompt
 
 PROMPTS, DRAFTS, NEW_TOKENS = 256, 2, 80

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from prefdistill.compare.plan import check_arms, claim_folder, make_plan, parse_seeds
-from prefdistill.errors import RecipeError, RunError
+from prefdistill.errors import RecipeError, RunError, TrainError
+from prefdistill.run import write_json
 from tests.conftest import ROOT
 
 ASKED = ROOT / "rubrics" / "sandbox-asked.yaml"
@@ -95,6 +96,25 @@ def test_the_arms_of_the_study_are_valid():
         check_arms(plan)
         assert len(plan.runs) == 30
         assert ARMS in (ROOT / "recipes" / "study.yaml").read_text()
+
+
+def test_an_arm_that_could_not_be_trained_is_refused_before_the_first_one_runs(tiny_recipe, tmp_path):
+    plan = plan_of(tiny_recipe, "offline,small=online,train.batch_size=9", folder=tmp_path / "c")
+    with pytest.raises(
+        RecipeError, match=r"^compare: arm small: loop.prompts_per_round: 8 train prompts give at most 8"
+    ):
+        check_arms(plan)
+    run = next(each.run for each in plan.runs if each.arm.label == "small")
+    write_json(run.result, {})
+    assert check_arms(plan) == ()
+    logits = "logits=outputs,train.use=logits,train.teacher={},train.batch_size=4"
+    wrong = plan_of(tiny_recipe, f"offline,{logits.format('prefdistill.sandbox:student_b')}", folder=tmp_path / "d")
+    with pytest.raises(TrainError, match=r"^compare: arm logits: .*have different tokenizers"):
+        check_arms(wrong)
+    (line,) = check_arms(
+        plan_of(tiny_recipe, f"offline,{logits.format('org/large')}", folder=tmp_path / "e"), fetch=False
+    )
+    assert line.startswith("arm logits: train: not checked")
 
 
 def test_the_arm_that_set_the_steps_stays_the_one(tiny_recipe, tmp_path):

@@ -35,6 +35,7 @@ RECIPE = {
     "prompts": {"path": "prompts.jsonl", "split_column": "split"},
     "sample": {"drafts": 4, "max_new_tokens": 100},
     "judge": {"use": "rubric", "confirm": "none"},
+    "train": {"batch_size": 4},
     "loop": {"rounds": 3, "prompts_per_round": 8},
     "cache": "cache",
 }

@@ -153,6 +153,7 @@ def test_a_changed_judges_code_is_not_taken_for_the_same(tmp_path, tiny_recipe):
     assert mark_of(load_recipe(tiny_recipe, overrides)) != before
 
 
+@pytest.mark.slow
 def test_what_was_forgotten_does_not_come_back_with_a_new_arm(compared, prefdistill, tmp_path):
     plan, runs, _ = compared
     folder = tmp_path / "c"

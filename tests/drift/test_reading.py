@@ -76,6 +76,13 @@ def test_torn_lines_and_rows_without_a_prompt_are_counted(tmp_path: Path) -> Non
     assert read.unreadable == 3
 
 
+def test_a_line_that_is_being_written_is_not_counted(tmp_path: Path) -> None:
+    log = write(tmp_path / "log", served())
+    log.write_bytes(log.read_bytes() + b'{"id": "b", "mess')
+    read = read_log([log], RUN)
+    assert (len(read.requests), read.unreadable) == (1, 0)
+
+
 @pytest.mark.parametrize(
     "row",
     [

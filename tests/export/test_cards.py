@@ -29,6 +29,8 @@ def test_the_card_says_what_it_must(card, finished_run, tmp_path):
     assert "datasets" not in front
     for text in (
         "**Self-judged**",
+        "trained by preference distillation (DPO on pairs that a judge ranked against a rubric) with prefdistill",
+        "in the last one 96 drafts were judged and ",
         "unknown: look it up",
         "terms of use: not reviewed",
         "What it was not tested for",

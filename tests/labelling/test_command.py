@@ -24,7 +24,7 @@ from tests.labelling.runs import make_run
 def test_mistakes_are_one_message_and_exit_code_2(prefdistill, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     make_run(tmp_path / "runs/one")
     for arguments, said in (
-        (("nowhere",), "error: runs/nowhere: no prompts.jsonl; expected a run folder"),
+        (("nowhere",), "error: runs/nowhere: no such folder; expected a run folder"),
         (("one", "--round", "1", "--split", "test"), "give one of them"),
         (("one", "--by", "../ada"), "error: --by: `../ada`: expected up to 64 letters"),
     ):

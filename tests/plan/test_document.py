@@ -38,6 +38,28 @@ def read(tmp_path: Path, text: str) -> Plan:
             "costs: {one_off: [{what: a, usd: {low: 2, central: 1, high: 3}}]}",
             "costs.one_off.0.usd: found low 2, central 1",
         ),
+        (
+            "traffic: {requests_a_month: 0}",
+            "traffic.requests_a_month: found 0; expected requests a month, 1 or more; write the number alone",
+        ),
+        (
+            "traffic: {requests_a_month: 1.0e+30}",
+            "found 1e+30; expected requests a month, 1 or more, and at most 1,000,000,000,000; is the unit right?",
+        ),
+        (
+            "traffic: {tokens_in: 1.0e+300}",
+            "traffic.tokens_in: found 1e+300; expected tokens a request, more than 0, and",
+        ),
+        ("costs: {hosting_usd_a_month: 1.0e+300}", "found 1e+300; expected US dollars, 0 or more, and at most"),
+        (
+            "costs: {months: {low: 1, central: 2, high: 5000}}",
+            "high: found 5,000; expected months, more than 0, and at",
+        ),
+        (
+            "teacher: {usd_per_million: {input: -3, output: 1}}",
+            "input: found -3; expected US dollars per million tokens",
+        ),
+        ("teacher: {usd_per_million: {input: 1.0e+7, output: 1}}", "and at most 1,000,000; is the unit right?"),
         ("costs: {months: {low: 1, high: 3}}", "costs.months: no central; expected one number, or `{low: …"),
         ("costs: {months: {low: 1, central: 2, high: -3}}", "costs.months: high: found -3; expected months"),
         ("costs: {months: {low: 1, central: 2, high: 3, mean: 2}}", "costs.months: unknown mean; expected"),

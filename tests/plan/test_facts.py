@@ -303,6 +303,32 @@ def test_waiting_times_come_from_the_served_log(recipe: Path) -> None:
     assert shown.fallback_share == 0.07
 
 
+def test_an_outage_of_the_student_says_nothing_of_what_falls_back(recipe: Path) -> None:
+    """Such rows have no draft: the teacher answered because nobody else could."""
+    run = make_run(recipe)
+    kinds = {"kept": ("student", 6), "gate": ("teacher", 2), "student_down": ("teacher", 30), "failed": ("none", 5)}
+    served = [
+        Served(
+            id=f"{reason}-{number}",
+            time="2026-11-22T00:00:00+00:00",
+            model="tone",
+            route=route,
+            reason=reason,
+            completion=None if route == "none" else "x",
+            prompt_characters=3,
+            seconds=1.0 if reason in ("kept", "gate") else 60.0,
+        )
+        for reason, (route, count) in kinds.items()
+        for number in range(count)
+    ]
+    rows(run / "served.jsonl", served)
+    shown = fill(recipe, run)[1].shown
+    assert (shown.served, shown.fallback_share, shown.reply_seconds) == (8, 0.25, 1.0)
+    rows(run / "served.jsonl", [each for each in served if each.reason == "student_down"])
+    shown = fill(recipe, run)[1].shown
+    assert (shown.served, shown.fallback_share, shown.reply_seconds) == (None, None, None)
+
+
 def test_the_judges_agreement_with_people_is_taken_over(recipe: Path) -> None:
     run = make_run(recipe)
     (run / "agreement.json").write_text(json.dumps({"figures": {"accuracy": {"value": 0.84, "n": 120}}}))

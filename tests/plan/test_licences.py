@@ -141,6 +141,29 @@ def test_a_review_from_the_future_is_none() -> None:
     assert state_of(None, TODAY, 180) == "unreviewed"
 
 
+def test_why_a_review_from_the_future_does_not_count_is_said(tmp_path: Path) -> None:
+    model(tmp_path)
+    own = own_terms(tmp_path, REVIEWED.format(outputs='"yes"', labels='"no"', day="2027-11-01"))
+    plan = planned(tmp_path, licences=own)
+    review = review_licences(plan, TODAY)
+    assert not review.blockers
+    assert "UNREVIEWED: " in review.summary
+    assert "a review whose date lies in the future counts as none (OpenAI API, dated 2027-11-01)" in review.summary
+    assert table_of(plan)[1][-1] == "UNREVIEWED: the review is dated 2027-11-01, which lies in the future"
+    teachers = [point.what for point in licence_chapter(plan, review).open if "gpt-4.1" in point.what]
+    assert teachers == [
+        "the review is dated 2027-11-01, which lies in the future, so that it counts as none: teacher gpt-4.1, train on "
+        "how it judges (OpenAI API)"
+    ]
+    signed = {"base_model_reviewed_by": "Jane Roe", "base_model_reviewed_on": date(2027, 1, 2)}
+    base = table_of(planned(tmp_path, licences=signed))[0]
+    assert base[-1] == "UNREVIEWED: the review is dated 2027-01-02, which lies in the future"
+    assert (
+        "nobody has reviewed"
+        in licence_chapter(planned(tmp_path), review_licences(planned(tmp_path), TODAY)).open[0].what
+    )
+
+
 def test_an_own_row_replaces_the_shipped_one_and_keeps_whom_it_is_about(tmp_path: Path) -> None:
     own = own_terms(tmp_path, REVIEWED.format(outputs="conditions", labels='"yes"', day="2026-11-01"))
     terms = load_terms(tmp_path / own["terms"])

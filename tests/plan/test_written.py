@@ -120,6 +120,45 @@ def test_a_student_that_must_cost_as_much_as_it_saves_is_told_so():
     assert "each request costs as much as it saves" in title(make(costs={"student_usd_a_request": 0.00756}))
 
 
+@pytest.mark.parametrize(
+    ("changes", "why", "more"),
+    [
+        (
+            {"teacher": {"usd_per_million": {"input": 0, "output": 0}}},
+            "calling it costs nothing, so there is nothing to save.",
+            "The student earns nothing back of what it costs a month: more traffic does not help.",
+        ),
+        (
+            {
+                "teacher": {"usd_per_million": {"input": 0, "output": 0}},
+                "costs": {"student_usd_a_request": 0.009, "hosting_usd_a_month": 0, "one_off": []},
+            },
+            "calling it costs nothing, so there is nothing to save.",
+            "The student adds \\$0.009 a request, and earns nothing back",
+        ),
+        (
+            {"fallback": {"share": 1.0}},
+            "every request falls back on it (fallback.share is 1), so none is saved.",
+            "The student earns nothing back of what it costs a month: more traffic does not help.",
+        ),
+    ],
+)
+def test_where_no_student_could_save_anything_that_is_the_reason(changes, why, more):
+    written = make(**changes)
+    assert title(written).startswith(f"No break-even against large: {why}")
+    text = render_plan_markdown(written)
+    assert more in text
+    assert "()" not in text
+    assert "there is no break-even" in text
+    render_plan_page(written)
+
+
+def test_what_is_earned_back_at_once_is_no_0():
+    written = make(teacher={"usd_per_million": {"input": 1e6, "output": 1e6}}, traffic={"requests_a_month": 10_000})
+    text = render_plan_markdown(written)
+    assert "What is paid once is earned after less than 0.1 months." in text
+
+
 def test_what_is_missing_is_named_and_not_made_up():
     written = make(fallback={"share": None}, costs={"hosting_usd_a_month": None})
     assert title(written) == "The break-even is not known yet."

@@ -223,6 +223,7 @@ def test_it_goes_on_without_the_old_run_once_it_has_begun_its_rounds(alone: Path
     assert (copy / "result.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_forgotten_prompt_stays_forgotten(plain: Path, tiny: Path, tmp_path: Path) -> None:
     old = tmp_path / "old"
     shutil.copytree(plain, old)
@@ -279,6 +280,7 @@ def everything(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {str(path): (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"") for path in paths}
 
 
+@pytest.mark.slow
 def test_a_dry_run_of_more_rounds_writes_nothing_into_the_refresh(plain, tiny, tmp_path):
     """Not even its recipe; what it has already is counted, and what was forgotten in the old run since is said."""
     old, new = tmp_path / "old", tmp_path / "new"
@@ -363,6 +365,7 @@ def test_changed_prompts_are_refused(plain: Path, tiny: Path, tmp_path: Path) ->
         refresh(plain, tiny, tmp_path / "new", f"prompts.path={tmp_path / 'fewer.jsonl'}")
 
 
+@pytest.mark.slow
 def test_onto_a_copy_of_the_same_student_the_bases_drafts_are_taken_over_too(plain: Path, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "prefdistill" / "sandbox" / "student", tmp_path / "copy")
     refresh(plain, tmp_path / "copy", tmp_path / "new", "loop.rounds=0", "warm_start.steps=1")

@@ -203,6 +203,7 @@ def test_attacks_are_seeded_and_of_every_kind() -> None:
     assert all(attack.text.encode() for attack in thrown)
 
 
+@pytest.mark.slow
 def test_its_levels_are_mostly_right_and_its_probabilities_neither_sure_nor_flat(
     model: JudgeModel, rubric: Rubric, drafts: list[tuple[Prompt, str]]
 ) -> None:
@@ -221,6 +222,7 @@ def test_its_levels_are_mostly_right_and_its_probabilities_neither_sure_nor_flat
     assert len({round(share, 3) for share in highest}) > 50
 
 
+@pytest.mark.slow
 def test_it_prefers_what_it_reads_first_where_two_drafts_are_close(
     model: JudgeModel, rubric: Rubric, drafts: list[tuple[Prompt, str]]
 ) -> None:
@@ -281,6 +283,7 @@ def test_it_writes_replies_that_the_toolkit_reads(model: JudgeModel, rubric: Rub
     assert [json.loads(reply)["winner"] for reply in replies] == ["first", "second"]
 
 
+@pytest.mark.slow
 def test_the_measurement_holds_it_against_gold() -> None:
     result = measure(JUDGE_DIRECTORY, 1, 4)
     assert 0.4 <= result["Spearman with gold: expected levels"] <= 1
@@ -289,6 +292,7 @@ def test_the_measurement_holds_it_against_gold() -> None:
     assert "flip rate" in missed({**result, "flip rate": 0.9})
 
 
+@pytest.mark.slow
 def test_its_verdicts_under_attack_are_counted_as_they_are() -> None:
     figures = measure_attacks(JUDGE_DIRECTORY, 0, 6)
     assert set(figures) == {*KINDS, "all"}

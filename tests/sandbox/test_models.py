@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from prefdistill.protocols import Reply, RunContext, TeacherRequest
-from prefdistill.recipe import StudentSection
 from prefdistill.records import Message
 from prefdistill.sandbox import STUDENT_B_DIRECTORY, STUDENT_DIRECTORY, TEACHER_DIRECTORY
 from prefdistill.sandbox.build_student import (
@@ -28,6 +27,7 @@ from prefdistill.sandbox.measure_writers import TARGETS, expectations, gold_at, 
 from prefdistill.sandbox.tiny_model import build_model
 from prefdistill.sandbox.world import is_reserved, notes, parse_note
 from prefdistill.sandbox.writer import write_house
+from prefdistill.sections import StudentSection
 from prefdistill.student import guard_cpu_gradients
 from prefdistill.teachers.local import LocalTeacher
 
@@ -109,6 +109,7 @@ def test_the_sizes_are_the_blueprints(name: str, loaded: dict[str, tuple[Any, An
     assert len(tokenizer) == model.config.vocab_size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NEW)
 def test_the_tokenizer_is_rebuilt_from_the_seed(name: str, loaded: dict[str, tuple[Any, Any]]) -> None:
     tokenizer = loaded[name][1]
@@ -150,6 +151,7 @@ def test_house_authors_write_well_in_many_ways_with_a_slip_now_and_then() -> Non
     assert write_house(rows[0], random.Random(2)) == write_house(rows[0], random.Random(2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "low", "high"), [("teacher", 0.88, 1.0), ("student_b", 0.33, 0.55)])
 def test_what_it_writes_is_as_good_as_it_should_be(
     name: str, low: float, high: float, loaded: dict[str, tuple[Any, Any]]

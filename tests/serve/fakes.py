@@ -14,7 +14,8 @@ import openai
 import uvicorn
 
 from prefdistill.rubric import RubricSet
-from prefdistill.serve.app import Limits, Service, build_app
+from prefdistill.serve.app import Service, build_app
+from prefdistill.serve.clients import Limits
 from prefdistill.serve.gauges import Gauges
 from prefdistill.serve.journal import Journal
 from prefdistill.serve.router import Decoding, Router
@@ -95,8 +96,8 @@ def too_long() -> Fake:
     return Fake(problem=TooLongError("too long"))
 
 
-def make_tests(*on: TestName, thresholds: Thresholds | None = None, scope: Any = None) -> Screen:
-    return Screen(frozenset(on or TESTS), RubricSet(rubrics={"": RUBRIC}), thresholds or Thresholds(), scope)
+def make_tests(*on: TestName, thresholds: Thresholds | None = None, scope: Any = None, tags: Any = None) -> Screen:
+    return Screen(frozenset(on or TESTS), RubricSet(rubrics={"": RUBRIC}), thresholds or Thresholds(), scope, tags)
 
 
 def make_router(student: Fake, teacher: Fake, tests: Screen | None = None, **changes: Any) -> Router:

@@ -14,7 +14,7 @@ from typing import Any
 import openai
 import pytest
 
-from prefdistill.serve.app import Limits
+from prefdistill.serve.clients import Limits
 from prefdistill.serve.command import LOOPBACK
 from prefdistill.serve.upstream import DownError
 from tests.serve.fakes import GOOD, Fake, Running, down, make_router, make_tests, running, too_long

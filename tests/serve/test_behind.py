@@ -122,6 +122,15 @@ def test_what_is_judged_is_written_with_its_score(tmp_path: Path, tiny_recipe: P
     assert b'shadow_judged_total{route="student"} 1.0' in gauges.text()
 
 
+def test_a_students_answer_with_a_stray_tag_is_not_judged_good(tmp_path: Path, tiny_recipe: Path) -> None:
+    made, _, _ = shadow(tmp_path, tiny_recipe)
+    student = made._recipe.student.with_trace("on")
+    object.__setattr__(made._recipe, "student", student)
+    assert made._stray(row(completion="a </think> b")) == "</think>"
+    assert made._stray(row(completion="a b")) == made._stray(row(completion="</think>", route="teacher")) == ""
+    made.close()
+
+
 def test_only_a_share_is_judged(tmp_path: Path, tiny_recipe: Path) -> None:
     made, written, _ = shadow(tmp_path, tiny_recipe, share=0.2)
     for number in range(500):

@@ -20,6 +20,7 @@ from prefdistill.run import RunDirectory
 from prefdistill.serve import command
 from prefdistill.serve.command import Wanted, serve_run
 from prefdistill.serve.holding import held, held_log
+from prefdistill.serve.listening import bound
 from prefdistill.serve.opening import open_teacher
 from prefdistill.serve.servers import Server
 from prefdistill.serve.upstream import Nobody, PluginTeacher
@@ -224,5 +225,5 @@ def test_help_says_what_needs_no_key() -> None:
 
 
 def test_connections_are_not_held_back_by_nagle() -> None:
-    with command._bound(Wanted(Path(), port=0)) as listener:
+    with bound("127.0.0.1", 0) as listener:
         assert listener.proto == socket.IPPROTO_TCP, "asyncio sets TCP_NODELAY on such sockets only"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 
 from prefdistill.errors import RecipeError, RunError
@@ -69,7 +70,6 @@ TEXTS = [
     (TRACE + GOOD, GOOD, "stop"),
     (f"\n{TRACE}{TRACE}{GOOD}", GOOD, "stop"),
     (GOOD, GOOD, "stop"),
-    (f"Say <think> twice. {TRACE}", f"Say <think> twice. {TRACE}", "stop"),
     ("<think></think>", "", "stop"),
     ("<thi", "<thi", "stop"),
     ("< a", "< a", "stop"),
@@ -125,7 +125,7 @@ def test_what_befalls_the_student_is_passed_on() -> None:
 
 
 def ask(student: Fake, teacher: Fake, *on: Any, thresholds: Thresholds | None = None, **changes: Any) -> Answer:
-    router = make_router(student, teacher, make_tests(*on, thresholds=thresholds))
+    router = make_router(student, teacher, make_tests(*on, thresholds=thresholds, tags=TAGS))
     return asyncio.run(_ask(replace(router, student=AnswerOnly(student, TAGS)), changes))
 
 
@@ -135,6 +135,53 @@ async def _ask(router: Router, changes: dict[str, Any]) -> Answer:
     text = "".join([piece async for piece in router.rest(answer)])
     assert answer.written is not None and answer.written.text == text
     return answer
+
+
+STRAY = [f"{TRACE}{GOOD}</think>", f"{TRACE}See you </think> on Friday", f"{GOOD} <think>why", f"why</think>\n{GOOD}"]
+
+
+@pytest.mark.parametrize("on", [(), ("out_of_scope",), ("length",)])
+@pytest.mark.parametrize("text", STRAY)
+def test_an_answer_with_a_stray_tag_goes_to_the_teacher_whatever_tests_are_on(text: str, on: tuple[Any, ...]) -> None:
+    row = ask(Thinker(text), Fake("T"), *on).row("run")
+    assert (row.route, row.reason, row.completion) == ("teacher", "gate", "T")
+    assert row.gates[:1] == ("no_stray_tags",) and row.fired == ("gate",)
+    assert row.draft == text.removeprefix(TRACE)
+    row = ask(Thinker(text), down(), *on).row("run")
+    assert (row.route, row.reason, row.gates[:1]) == ("student", "teacher_down", ("no_stray_tags",)), "marked"
+    row = ask(Thinker(text, pieces=[text]), Fake("T"), *on, stream=True).row("run")
+    assert (row.route, row.reason, row.completion) == ("teacher", "gate", "T"), "nothing was said yet"
+    assert row.gates[:1] == ("no_stray_tags",)
+
+
+def test_without_reasoning_a_tag_is_a_word_like_any_other() -> None:
+    router = make_router(Fake(f"{GOOD} </think>"), Fake("T"))
+    assert asyncio.run(_ask(router, {})).row("run").route == "student"
+
+
+def test_a_stream_that_is_not_held_back_ends_where_a_stray_tag_stands(tmp_path: Path) -> None:
+    text = f"{TRACE}See you </think> on Friday"
+    router = make_router(Thinker(text, pieces=cut(text, 3)), Fake("T"), make_tests("out_of_scope", tags=TAGS))
+    with running(tmp_path, replace(router, student=AnswerOnly(router.student, TAGS))) as server:
+        said: list[str] = []
+        events = server.ask(stream=True).parse()
+        with pytest.raises(openai.APIError, match="broke off"):
+            said.extend(event.choices[0].delta.content or "" for event in events)
+        assert "".join(said) == "See you "
+    assert b'prefdistill_gate_failures_total{gate="no_stray_tags"} 1.0' in server.service.gauges.text()
+    [row] = server.rows()
+    assert (row.reason, row.gates, row.completion) == ("failed", ("no_stray_tags",), "See you ")
+
+
+def test_calibration_counts_stray_tags_of_drafts_written_before_they_were_marked(tmp_path: Path) -> None:
+    run = thinking(tmp_path)
+    rows = RunDirectory(run).rows(RunDirectory(run).baselines, "base-validation-drafts.jsonl", Draft)
+    drafts = sorted(rows.read().values(), key=lambda draft: draft.id)
+    tagged = [draft.model_copy(update={"completion": f"{draft.completion}</think>"}) for draft in drafts[:6]]
+    rows.rewrite([*tagged, *drafts[6:]])
+    said, found = calibrated(run, fallback=0.3)
+    assert found["gates"]["no_stray_tags"] == 0.1
+    assert any("no_stray_tags 10.0%" in line for line in said)
 
 
 @pytest.mark.parametrize("stream", [False, True])

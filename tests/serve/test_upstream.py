@@ -12,8 +12,10 @@ import pytest
 from prefdistill.errors import PluginError
 from prefdistill.protocols import Reply
 from prefdistill.records import Failure, Message, Usage
+from prefdistill.serve.health import FAILURES, Health
 from prefdistill.serve.routing import Written
-from prefdistill.serve.servers import FAILURES, MOST_TEXT, Health, Server
+from prefdistill.serve.servers import Server
+from prefdistill.serve.streams import MOST_TEXT
 from prefdistill.serve.upstream import DownError, Nobody, PluginTeacher, TooLongError, Writing, with_system
 from tests.loopback import Answer, Loopback, Served, refused
 

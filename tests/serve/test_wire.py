@@ -54,6 +54,45 @@ def test_true_is_no_number(name: str) -> None:
     assert str(problem) == f"{name}: expected a number, found true or false."
 
 
+@pytest.mark.parametrize("name", ["temperature", "max_tokens", "seed"])
+def test_a_number_in_quotes_is_none(name: str) -> None:
+    assert str(refused({name: "1"})) == f"{name}: expected a number, found a text."
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("n", True),
+        ("top_logprobs", False),
+        ("logprobs", 0),
+        ("presence_penalty", False),
+        ("frequency_penalty", False),
+        ("parallel_tool_calls", 1),
+        ("parallel_tool_calls", 0),
+        ("n", "1"),
+        ("logit_bias", []),
+    ],
+)
+def test_true_is_not_one_where_a_parameter_is_not_supported_either(name: str, value: Any) -> None:
+    assert (refused({name: value}).status, refused({name: value}).body["error"]["param"]) == (400, name)
+
+
+@pytest.mark.parametrize("value", [1, 0, "true", []])
+def test_a_number_is_no_switch(value: Any) -> None:
+    for body, param in (
+        ({"stream": value}, "stream"),
+        ({"stream_options": {"include_usage": value}}, "stream_options"),
+    ):
+        assert str(refused(body)).endswith(": expected true or false.")
+        assert refused(body).body["error"]["param"] == param
+    assert not parse(stream=None, stream_options={"include_usage": None, "include_obfuscation": False}).stream_usage
+
+
+def test_what_asks_for_nothing_is_let_through() -> None:
+    parse(n=1.0, presence_penalty=0.0, frequency_penalty=0, logprobs=False, top_logprobs=0, parallel_tool_calls=True)
+    parse(n=None, logit_bias={}, tools=[], stop="", tool_choice="none", modalities=["text"], functions=[])
+
+
 def test_facts_come_as_fields_or_metadata() -> None:
     assert parse(metadata={"day": "Monday", "time": "noon"}, fields={"day": "Friday"}).fields == {
         "day": "Friday",

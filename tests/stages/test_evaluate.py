@@ -244,6 +244,11 @@ def test_a_cut_draft_counts_as_the_bases_lowest_score_on_a_judges_own_scale() ->
     ]
     verdict = Verdict(prompt_id="p", judgements=tuple(rows))
     found = draft_scores([verdict], [whole, cut], [prompt("p")], ONE_RUBRIC, lowest=-2.0)
+    tagged = cut.model_copy(update={"finish_reason": "stop", "stray_tag": "</think>"})
+    assert (
+        found[cut.id].gated_score
+        == draft_scores([verdict], [whole, tagged], [prompt("p")], ONE_RUBRIC, lowest=-2.0)[cut.id].gated_score
+    )
     assert [found[each.id].gated_score for each in (whole, cut)] == [5.0, -2.0]
     unknown = draft_scores([verdict], [whole, cut], [prompt("p")], ONE_RUBRIC)
     assert unknown[cut.id].gated_score == 9.0

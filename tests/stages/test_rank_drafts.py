@@ -49,6 +49,20 @@ def test_a_cut_draft_fails_the_built_in_gate():
     assert [(e.draft_id[-1], e.gates) for e in ranking.entries] == [("1", ()), ("0", ("complete",))]
 
 
+def test_a_stray_tag_fails_a_built_in_gate_whatever_the_judge_and_is_the_rejected_one():
+    good, stray = make_drafts(["fine", "better </think> fine"])
+    drafts = [good, stray.model_copy(update={"stray_tag": "</think>"})]
+    for verdict in (
+        make_verdict([scored(drafts[0], 0.25), scored(drafts[1], 1.0)]),
+        make_verdict([valued(drafts[0], 0.25), valued(drafts[1], 1.0)]),
+        make_verdict([], preferences=both_orders(drafts[1], drafts[0])),
+    ):
+        ranking = rank_drafts(PROMPT, drafts, verdict, RUBRIC, 1)
+        assert [(e.draft_id[-1], e.gates) for e in ranking.entries] == [("0", ()), ("1", ("no_stray_tags",))]
+        selected = choose_best_worst(PROMPT, drafts, ranking)
+        assert selected is not None and [each.draft_id[-1] for each in selected] == ["0", "1"], "unlike a cut one"
+
+
 def test_failures_and_incomplete_judgements_leave_the_ranking():
     drafts = make_drafts(["a", "b", "c"])
     incomplete = Judgement(

@@ -362,8 +362,8 @@ def test_result_has_the_keys_that_programs_read(report: ReportData) -> None:
     assert len(result["rounds"]) == 6
     for each in result["rounds"]:
         assert set(each) == {
-            "round", "drafts", "judged", "failed", "failures", "pairs", "drops", "counts", "win_rate",
-            "win_rate_interval", "rubric_score",
+            "round", "warm_start", "learned_from", "drafts", "judged", "failed", "failures", "pairs", "drops", "counts",
+            "win_rate", "win_rate_interval", "rubric_score",
             "held_out_score", "baseline_rubric_score", "teacher_rubric_score", "gate_pass_rate", "gold", "mean_tokens",
             "adapter_moved", "kl", "judge_calls", "judge_cached", "judge_tokens", "judge_usd", "usd_per_pair",
             "usd_per_kept_pair", "tokens_per_kept_pair", "seconds", "warnings", "checks", "diagnostics", "facts",

@@ -118,6 +118,7 @@ def test_four_rounds_start_and_measure_where_they_should(folder, base, tmp_path,
         start, past = result.policy, data.pairs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reference", ["base", "previous"])
 def test_scoring_the_reference_once_equals_scoring_it_in_every_step(folder, base, tmp_path, monkeypatch, reference):
     first = train(folder, tmp_path, base, base).policy

@@ -495,6 +495,7 @@ def padded(model, folder, rows):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"on": "own", "max_new_tokens": 12}])
 def test_padding_rows_of_the_output_layers_are_left_out_and_counted(folder, teacher, base, tmp_path, options):
     large = padded(teacher, tmp_path / "large", 352)

@@ -125,6 +125,18 @@ def gate_pass_rate(results: tuple[EvaluationResult, ...], kind: str | None = Non
     return next((each.gate_pass_rate for each in results if each.kind == kind), None)
 
 
+def learned_from(report: ReportData) -> tuple[str, ...]:
+    """Return what the run's rounds trained on, `answers` before `pairs`; pairs where no round has trained."""
+    found = {each.learned_from for each in report.rounds if each.train}
+    return tuple(each for each in ("answers", "pairs") if each in (found or ("pairs",)))
+
+
+def drops_title(report: ReportData) -> str:
+    """Return what the table of prompts that gave nothing to train on is called."""
+    each = {"answers": "an answer", "pairs": "a pair"}
+    return f"Prompts without {' or '.join(each[name] for name in learned_from(report))}, by reason"
+
+
 def judging(result: RoundResult) -> Usage:
     """Return what the round's judging cost, training and validation drafts together."""
     return result.usage + result.evaluation_usage
@@ -168,7 +180,9 @@ class Cost:
 
 
 def round_cost(report: ReportData, result: RoundResult) -> Cost:
-    """Return what judging a round's training drafts cost."""
+    """Return what judging a round's training drafts cost; a round on the teacher's answers has no pairs to pay for."""
+    if result.learned_from == "answers":
+        return Cost(result.usage, 0, 0, not report.unpriced)
     considered = int(result.counts.get("prompts", result.pairs + sum(result.drops.values())))
     return Cost(result.usage, considered, result.pairs, not report.unpriced)
 
@@ -179,8 +193,8 @@ def charged_usd(report: ReportData) -> float | None:
 
 
 def training_cost(report: ReportData) -> Cost:
-    """Return the same of all rounds together."""
-    costs = [round_cost(report, each) for each in report.rounds]
+    """Return the same of all rounds that made pairs together."""
+    costs = [round_cost(report, each) for each in report.rounds if each.learned_from == "pairs"]
     return Cost(
         sum((each.usage for each in costs), Usage()),
         sum(each.considered for each in costs),

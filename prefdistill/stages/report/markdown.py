@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
+from prefdistill.records import RoundResult, rounds_text
 from prefdistill.stages.report.comparison import ComparisonReport
 from prefdistill.stages.report.data import ReportData
 from prefdistill.stages.report.examples import visible
@@ -104,12 +106,33 @@ def _run(report: ReportData) -> list[str]:
     if report.stopped:
         lines += [f"**Ended early.** {escape_markdown(report.stopped)}", ""]
     lines += _bullets(f"**warning**: {escape_markdown(each)}" for each in report.warnings)
-    tables = {table.name: table for table in run_tables(report)}
+    tables = {table.name: _with_names(table, report) for table in run_tables(report)}
     for name in RUN_TABLES:
         if name in tables:
             lines += _titled(tables[name])
-    about = f"{report.name}, {report.mode}, seed {report.seed}, {report.student}, prefdistill {report.version}."
+    warm, trained = any(each.warm_start for each in report.rounds), len(report.rounds) - 1
+    rounds = rounds_text(trained - warm, warm)
+    about = (
+        f"{report.name}, {report.mode}, {rounds}, seed {report.seed}, {report.student}, prefdistill {report.version}."
+    )
     return [*lines, escape_paragraph(about)]
+
+
+def _with_names(table: Table, report: ReportData) -> Table:
+    """Return a table by round with base, warm start and kept round named beside their numbers, as on the page."""
+    if table.columns[0].title != "Round":
+        return table
+    names = {str(each.round): _round_name(each, report) for each in report.rounds}
+    left_out = next((index for index, column in enumerate(table.columns) if column.title == "Kept"), len(table.columns))
+    rows = tuple((names.get(str(row[0]), row[0]), *row[1:left_out], *row[left_out + 1 :]) for row in table.rows)
+    return replace(table, columns=(*table.columns[:left_out], *table.columns[left_out + 1 :]), rows=rows)
+
+
+def _round_name(result: RoundResult, report: ReportData) -> str:
+    what = "base" if result.round == 0 else "warm start" if result.warm_start else ""
+    kept = "kept" if result.round == report.best_round else ""
+    said = ", ".join(filter(None, (what, kept)))
+    return f"{result.round} ({said})" if said else str(result.round)
 
 
 def _titled(table: Table) -> list[str]:

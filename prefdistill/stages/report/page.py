@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,16 +12,18 @@ from markupsafe import Markup
 
 from prefdistill.diagnostics.measuring import NAMES, SCORE_NAMES
 from prefdistill.diagnostics.rules import phrase_line
-from prefdistill.records import EvaluationResult, RoundResult, StartCheck, Usage
+from prefdistill.records import EvaluationResult, RoundResult, StartCheck, Usage, rounds_text
 from prefdistill.stages.report.agreement import read_agreement
 from prefdistill.stages.report.browsing import BrowserData
 from prefdistill.stages.report.charts import render_chart
 from prefdistill.stages.report.data import (
     ReportData,
     charged_usd,
+    drops_title,
     find_result,
     gate_pass_rate,
     judging,
+    learned_from,
     round_cost,
     round_warnings,
     training_cost,
@@ -52,6 +54,7 @@ def render_report(report: ReportData, texts: bool = True, browser: BrowserData |
         charts=[(chart, render_chart(chart)) for chart in run_charts(report)],
         rounds=[_Row(each, find_result(each.evaluation), gate_pass_rate(each.evaluation)) for each in report.rounds],
         any_held_out=any(each.held_out_score is not None for each in report.rounds),
+        learned_from=learned_from(report),
         any_gold=any(each.gold is not None for each in report.rounds),
         kinds={kind: _kind_rows(report, kind) for kind in report.kinds},
         kind_counts=list(dict.fromkeys(name for r in report.rounds for each in r.kinds.values() for name in each)),
@@ -62,7 +65,11 @@ def render_report(report: ReportData, texts: bool = True, browser: BrowserData |
         criteria=_criteria(report),
         agreement=read_agreement(report.agreement),
         spending=[(each.round, judging(each)) for each in report.rounds],
-        pair_costs=[(each.round, round_cost(report, each)) for each in report.rounds if each.train],
+        pair_costs=[
+            (each.round, round_cost(report, each))
+            for each in report.rounds
+            if each.train and each.learned_from == "pairs"
+        ],
         pairs_total=training_cost(report),
         unpriced=report.unpriced,
         charged_usd=charged_usd(report),
@@ -97,22 +104,36 @@ class _Matrix:
 def _facts(report: ReportData) -> list[tuple[str, str]]:
     """Return what was run, a line each."""
     trained = [each for each in report.rounds if each.train is not None]
-    asked = sum(each.drafts for each in trained)
+    warm = any(each.warm_start for each in trained)
+    paired, answered = ([each for each in trained if each.learned_from == what] for what in ("pairs", "answers"))
     judge = report.evaluation_judge + (", the training judge itself" if report.self_judged else ", held out")
     return [
         ("Recipe", report.name),
-        ("Mode", f"{report.mode}, {len(trained)} round{'s' * (len(trained) != 1)}, seed {report.seed}"),
+        ("Mode", f"{report.mode}, {rounds_text(len(trained) - warm, warm)}, seed {report.seed}"),
         ("Student", report.student),
         ("Teacher", report.teacher or "none"),
         ("Training judge", report.judge),
         ("Evaluation judge", judge),
         ("Prompts", ", ".join(f"{count:,} {split}" for split, count in report.prompts.items())),
-        ("Training drafts", f"{asked:,} sampled, {sum(each.judged for each in trained):,} judged"),
-        ("Pairs", f"{sum(each.pairs for each in trained):,}"),
+        *_learned_from(paired, answered),
         ("Kept policy", report.policy.adapter or "the base, no adapter"),
         ("prefdistill", report.version),
         *report.manifest.items(),
     ]
+
+
+def _learned_from(paired: Sequence[RoundResult], answered: Sequence[RoundResult]) -> list[tuple[str, str]]:
+    """Return what the rounds trained on: pairs of judged drafts, the teacher's answers, or both."""
+    found = []
+    if answered:
+        written = sum(each.drafts for each in answered)
+        kept = sum(each.pairs for each in answered)
+        found.append(("Teacher’s answers", f"{written:,} written, {kept:,} trained on"))
+    if paired or not answered:
+        asked, judged = sum(each.drafts for each in paired), sum(each.judged for each in paired)
+        found.append(("Training drafts", f"{asked:,} sampled, {judged:,} judged"))
+        found.append(("Pairs", f"{sum(each.pairs for each in paired):,}"))
+    return found
 
 
 def _warnings(report: ReportData, texts: bool) -> list[tuple[str, str]]:
@@ -138,7 +159,7 @@ def _matrices(report: ReportData) -> list[_Matrix]:
         return _Matrix(title, tuple((name, tuple(read(each).get(name) for each in report.rounds)) for name in names))
 
     found = [
-        matrix("Prompts without a pair, by reason", lambda each: each.drops),
+        matrix(drops_title(report), lambda each: each.drops),
         matrix("Failures, by stage and kind", lambda each: each.failures),
         matrix("How scores and comparisons were obtained", _judging_counts),
         matrix("Further counts and shares of the drafts", _draft_counts),

@@ -66,6 +66,8 @@ def _round(report: ReportData, result: RoundResult) -> dict[str, Any]:
     usage = judging(result)
     return {
         "round": result.round,
+        "warm_start": result.warm_start,
+        "learned_from": result.learned_from if result.round else None,
         "drafts": result.drafts,
         "judged": result.judged,
         "failed": result.failed,

@@ -69,10 +69,17 @@ def _score_charts(report: ReportData, xs: dict[int, float], x_name: str) -> list
                     xs.get(report.best_round),
                     (0.0, 1.0) if in_unit else None,
                     show_x={SQRT_KL: plain, JUDGED: count}.get(x_name),
-                    heads={x: f"round {number}" for number, x in xs.items()} if measured else {},
+                    heads=_heads(report, xs, measured),
                 )
             )
     return found
+
+
+def _heads(report: ReportData, xs: dict[int, float], measured: bool) -> dict[float, str]:
+    """Return what is said of an x before its value: its round on a measured axis, of a round the warm start alone."""
+    if measured:
+        return {xs[each.round]: each.name if each.round else "round 0" for each in report.rounds if each.round in xs}
+    return {xs[each.round]: "warm start" for each in report.rounds if each.warm_start}
 
 
 def _series(

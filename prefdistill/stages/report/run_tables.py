@@ -8,6 +8,7 @@ from typing import Any
 from prefdistill.records import EvaluationResult, RoundResult, Usage
 from prefdistill.stages.report.data import (
     ReportData,
+    drops_title,
     find_result,
     gate_pass_rate,
     judging,
@@ -24,7 +25,7 @@ def run_tables(report: ReportData) -> tuple[Table, ...]:
         _kinds(report),
         _test(report),
         _criteria(report),
-        _by_round(report, "drops", "Prompts without a pair, by reason", lambda each: each.drops),
+        _by_round(report, "drops", drops_title(report), lambda each: each.drops),
         _by_round(report, "failures", "Failures, by stage and kind", lambda each: each.failures),
         _by_round(report, "counts", "Counts and shares of the drafts", lambda each: each.counts),
         _by_round(report, "diagnostics", "Everything that was measured", lambda each: each.diagnostics),
@@ -83,6 +84,7 @@ def _rounds(report: ReportData) -> Table:
         ("Gold", "score"),
         ("Drafts judged", "count"),
         ("Failed", "count"),
+        ("Answers", "count"),
         ("Pairs", "count"),
         ("Gates passed", "percent"),
         ("Tokens a draft", "score"),
@@ -91,7 +93,8 @@ def _rounds(report: ReportData) -> Table:
         ("Steps", "count"),
         ("Time", "seconds"),
     )
-    note = "Validation prompts; round 0 is the base."
+    warm = any(each.warm_start for each in report.rounds)
+    note = f"Validation prompts; round 0 is the base{', round 1 the warm start' if warm else ''}."
     return Table("rounds", "Rounds", columns, tuple(_round(report, each) for each in report.rounds), note)
 
 
@@ -107,7 +110,7 @@ def _round(report: ReportData, result: RoundResult) -> tuple[Any, ...]:
         result.gold,
         result.judged if train or result.drafts else None,
         result.failed,
-        result.pairs if train else None,
+        *(result.pairs if train and result.learned_from == each else None for each in ("answers", "pairs")),
         gate_pass_rate(result.evaluation),
         result.mean_tokens,
         result.diagnostics.get("kl_base"),

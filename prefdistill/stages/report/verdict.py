@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from prefdistill.records import EvaluationResult
-from prefdistill.stages.report.data import ReportData, find_result
+from prefdistill.stages.report.data import ReportData, find_result, learned_from
 from prefdistill.stages.report.formats import UNIT, number, percent, percent_interval, signed
 
 
@@ -32,8 +32,9 @@ def headline(report: ReportData) -> str:
     if report.best_round == 0:
         return _base_kept(report) if report.best_of == 1 else f"{_base_kept(report)} {_choice(report)}"
     result = measured(report)
+    kept = next(each.name.capitalize() for each in report.rounds if each.round == report.best_round)
     if result is None:
-        return f"Round {report.best_round} is kept; its drafts have not been compared with the base’s."
+        return f"{kept} is kept; its drafts have not been compared with the base’s."
     judged = result.wins + result.losses + result.ties
     low, high = result.interval
     prompts = f"{judged} {result.split} prompts"
@@ -41,18 +42,15 @@ def headline(report: ReportData) -> str:
     if report.best_of > 1:
         drafts, theirs = f"the best of {report.best_of} of its drafts", "one of the base’s"
     if low > 0.5:
-        return (
-            f"Round {report.best_round} is kept: {drafts} beat {theirs}, with a win rate of "
-            f"{percent(result.win_rate)} on {prompts}."
-        )
+        return f"{kept} is kept: {drafts} beat {theirs}, with a win rate of {percent(result.win_rate)} on {prompts}."
     if high < 0.5:
         return (
-            f"Round {report.best_round} is kept, but {drafts} are worse than {theirs}: a win rate of "
+            f"{kept} is kept, but {drafts} are worse than {theirs}: a win rate of "
             f"{percent(result.win_rate)} on {prompts}."
         )
     unclear = "from the base" if report.best_of == 1 else f"between {drafts} and {theirs}"
     return (
-        f"Round {report.best_round} is kept, but {prompts} show no clear difference {unclear}: a win rate of "
+        f"{kept} is kept, but {prompts} show no clear difference {unclear}: a win rate of "
         f"{percent(result.win_rate)}, and 50{UNIT} is inside the interval."
     )
 
@@ -61,7 +59,10 @@ def _base_kept(report: ReportData) -> str:
     trained = len(report.rounds) - 1
     if not trained:
         return "Nothing was trained: this is the base as it is."
-    rounds = "the one round" if trained == 1 else f"none of {trained} rounds"
+    if any(each.warm_start for each in report.rounds):
+        rounds = "the warm start" if trained == 1 else "neither the warm start nor a round after it"
+    else:
+        rounds = "the one round" if trained == 1 else f"none of {trained} rounds"
     verb = "did not score" if trained == 1 else "scored"
     return f"The base is kept: {rounds} {verb} higher on the validation prompts."
 
@@ -91,6 +92,8 @@ def trust(report: ReportData) -> str:
                 "score higher. A second judge would be evidence."
             )
         return f"Judged by {report.evaluation_judge}, which took no part in the choice."
+    if learned_from(report) == ("answers",):
+        return f"Judged by {report.evaluation_judge}; no judge chose between drafts to train on, the teacher’s answers were."
     if report.self_judged:
         return (
             f"Self-judged: {report.evaluation_judge}, which scored these drafts, also made the training pairs. "
