@@ -97,7 +97,7 @@ def test_a_run_that_stopped_while_sampling_can_be_labelled(run: Path) -> None:
 
 
 def test_what_is_no_run_or_has_nothing_is_named(tmp_path: Path, run: Path) -> None:
-    with pytest.raises(RunError, match=r"nowhere: no prompts\.jsonl; expected a run folder"):
+    with pytest.raises(RunError, match=r"nowhere: no such folder; expected a run folder"):
         pick_pairs(Choice(tmp_path / "nowhere"))
     with pytest.raises(RunError, match=r"no drafts of round 7; expected one of its rounds \(1\)"):
         pick_pairs(Choice(run, round=7))
