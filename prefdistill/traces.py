@@ -77,6 +77,17 @@ def stray_tag(answer: str, tags: Tags) -> str:
     return min((tag for tag in tags if tag in answer), key=answer.index, default="")
 
 
+def likely_answer(text: str, tags: Tags) -> str:
+    """Return what of a text with stray tags is most likely the answer: what follows reasoning, and comes before more of it.
+
+    Where nothing follows the last closing tag, it is what stands before it.
+    """
+    opening, closing = tags
+    before, _, after = text.rpartition(closing)
+    kept = (after if after.strip() else before).partition(opening)[0]
+    return kept.rpartition(closing)[2].strip() or kept.replace(closing, "").strip()
+
+
 class AnswerStream:
     """Text as it comes, without the reasoning that it begins with: what a person who waits for the answer is shown.
 

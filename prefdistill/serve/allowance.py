@@ -60,7 +60,9 @@ class Allowance:
         self.usd = usd
         self._log, self._price, self._extra_body, self._say, self._now = log, dict(price), extra_body, say, now
         self._stretch = 1.0
-        """How much more an answer has cost than was thought possible."""
+        """How many times more than it should have been able to an answer has cost."""
+        self._least = float("inf")
+        """The most that the cheapest request so far could cost, US dollars."""
         self._day = ""
         self._said = ""
         self._ledger = self._today()
@@ -72,9 +74,8 @@ class Allowance:
 
     @property
     def spent(self) -> bool:
-        """Whether a request had to be refused today."""
-        self._today()
-        return self._said == self._day
+        """Whether what is left of today's is not enough for any request as there were so far."""
+        return self._least < float("inf") and not self._today().fits(Usage(calls=1, usd=self._least))
 
     @contextmanager
     def paying(self, asked: Writing) -> Iterator[Payment]:
@@ -84,18 +85,23 @@ class Allowance:
             SpentError: it does not fit into what is left of the day's.
             DownError: it cannot be written down, so that nothing may be sent.
         """
-        ledger, most = self._today(), self._most(asked)
+        ledger, possible = self._today(), self._possible(asked)
+        most = Usage(calls=1, usd=possible * self._stretch)
+        self._least = min(self._least, most.usd)
         if not ledger.fits(most):
             self._tell(ledger, most)
-            raise SpentError(f"the {self.usd:g} dollars of {self._day} are spent", lasting=True)
+            dear = (
+                f"it may cost ${most.usd:.4f}, and ${self.left:.4f} of the {self.usd:g} dollars of {self._day} are left"
+            )
+            raise SpentError(dear, lasting=True)
         try:
             name = ledger.reserve(most)
         except RunError as problem:
             raise DownError(str(problem)) from None
 
         def settled(usd: float) -> None:
-            if usd > most.usd > 0:  # a server that counts more tokens than there are, or writes more than it may
-                self._stretch *= usd / most.usd
+            if possible > 0:  # a server that counts more tokens than there are, or writes more than it may
+                self._stretch = max(self._stretch, usd / possible)
             try:
                 ledger.settle(name, Usage(calls=1, usd=usd))
             except RunError as problem:
@@ -124,14 +130,14 @@ class Allowance:
             self._day, self._ledger = day, Ledger(Budget(usd=self.usd), mine)
         return self._ledger
 
-    def _most(self, asked: Writing) -> Usage:
+    def _possible(self, asked: Writing) -> float:
+        """Return the most that a request can cost at a server that keeps to its limits, US dollars."""
         request = TeacherRequest(asked.id, asked.messages, asked.max_tokens, asked.temperature)
         prompt, completion = token_bound(request, self._extra_body)
-        usd = (prompt * self._price["input"] + completion * self._price["output"]) / 1e6
-        return Usage(calls=1, usd=usd * self._stretch)
+        return (prompt * self._price["input"] + completion * self._price["output"]) / 1e6
 
     def _tell(self, ledger: Ledger, most: Usage) -> None:
-        if self._said == self._day:
+        if self._said == self._day or not self.spent:
             return
         self._said = self._day
         self._say(

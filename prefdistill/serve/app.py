@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ from prefdistill.serve.wire import (
 )
 
 RETRY_AFTER_SECONDS = 1
+BUG = "An error of this server; its log says more."
 
 
 @dataclass
@@ -82,7 +84,11 @@ def build_app(service: Service) -> FastAPI:
                 asked = parse_request(await read_in_time(request, service.limits, flight.until), service.name)
             except WireError as problem:
                 return _refused(service, problem)
-            return await _answered(service, request, asked, flight)
+            try:
+                return await _answered(service, request, asked, flight)
+            except Exception:  # handled here: raised on, it would cost the client its connection and the next request
+                logging.getLogger("uvicorn.error").exception("%s: an error of this server", asked.id)
+                return _refused(service, WireError(500, BUG, kind="server_error"))
 
     app.add_route("/v1/chat/completions", chat, methods=["POST"])  # not `app.post`, which would look for parameters
 
@@ -112,7 +118,7 @@ def build_app(service: Service) -> FastAPI:
 
     @app.exception_handler(Exception)
     async def bug(request: Request, problem: Exception) -> Response:
-        return _refused(service, WireError(500, "An error of this server; its log says more.", kind="server_error"))
+        return _refused(service, WireError(500, BUG, kind="server_error"))
 
     return app
 

@@ -20,10 +20,11 @@ from prefdistill.requests.prices import own_table
 from prefdistill.requests.till import price_for
 from prefdistill.run import RunDirectory
 from prefdistill.serve.allowance import Allowance
+from prefdistill.serve.plugged import PluginTeacher
 from prefdistill.serve.reasoning import AnswerOnly
 from prefdistill.serve.servers import Server
 from prefdistill.serve.student import StudentProcess
-from prefdistill.serve.upstream import DownError, Nobody, PluginTeacher, Upstream
+from prefdistill.serve.upstream import DownError, Nobody, Upstream
 from prefdistill.teachers.openai import OpenAITeacher
 from prefdistill.traces import Tags
 

@@ -22,10 +22,11 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from prefdistill.records import Message, Prompt
-from prefdistill.rubric import NO_STRAY_TAGS
+from prefdistill.rubric import COMPLETE, NO_STRAY_TAGS
 from prefdistill.serve.routing import Findings, Screen, Written, to_prompt
 from prefdistill.serve.upstream import (
     DownError,
+    EmptyError,
     SpentError,
     StrayTagError,
     TooLongError,
@@ -157,7 +158,9 @@ class Router:
                 return answer
             draft = await self.student.write(self._for_student(answer))
         except StrayTagError:
-            return await self._by_teacher(_stray(answer), "gate")
+            return await self._by_teacher(_failing(answer, NO_STRAY_TAGS), "gate")
+        except EmptyError:
+            return await self._by_teacher(_failing(answer, COMPLETE), "gate")
         except DownError:
             return await self._by_teacher(answer, "student_down")
         except TooLongError as problem:
@@ -166,19 +169,21 @@ class Router:
 
     async def _tested(self, answer: Answer, draft: Written) -> Answer:
         """Answer with the student's draft, or with the teacher where a test speaks against it."""
-        await self._test(answer, draft)
+        shown = await self._test(answer, draft)
         if answer.findings.fired:
             return await self._by_teacher(answer, answer.findings.fired[0])
-        return self._with(answer, draft, "student", "kept")
+        return self._with(answer, shown, "student", "kept")
 
-    async def _test(self, answer: Answer, draft: Written) -> None:
-        """Note a draft, and what the tests say of it beside what they said before."""
-        answer.draft, before = draft, answer.findings
+    async def _test(self, answer: Answer, draft: Written) -> Written:
+        """Note a draft, and what the tests say of it beside what they said before; return what may be shown of it."""
+        before = answer.findings
+        answer.draft = self.tests.shown(draft)
         found = await self._findings(answer, draft)
         fired = tuple(dict.fromkeys((*before.fired, *found.fired)))
         answer.findings = replace(found, fired=fired, distance=before.distance)
         if self.tests.read_drafts:
             answer.buffered = "draft"
+        return answer.draft
 
     async def _findings(self, answer: Answer, draft: Written) -> Findings:
         most = self.decoding.max_tokens
@@ -198,16 +203,16 @@ class Router:
                 return answer
             return self._with(answer, await self.teacher.write(writing), "teacher", reason)
         except (DownError, TooLongError) as problem:
-            why, lasting = f"teacher: {problem}", problem.lasting
-            instead: Reason = "teacher_spent" if isinstance(problem, SpentError) else "teacher_down"
-        if answer.draft is not None:
-            return self._with(answer, answer.draft, "student", instead)
+            spent = isinstance(problem, SpentError)
+            why, lasting = f"teacher: {problem}", problem.lasting and not spent
         if too_long is not None:
             raise _neither(too_long, why, lasting)
-        draft = await self._draft_at_last(answer, why, lasting)
-        await self._test(answer, draft)
-        kept = reason == "student_down" and not answer.findings.fired
-        return self._with(answer, draft, "student", "kept" if kept else instead)
+        draft = answer.draft
+        if draft is None:
+            draft = await self._test(answer, await self._draft_at_last(answer, why, lasting))
+        if reason == "student_down" and not answer.findings.fired:
+            return self._with(answer, draft, "student", "kept")
+        return self._with(answer, draft, "student", "teacher_spent" if spent else "teacher_down")
 
     async def _draft_at_last(self, answer: Answer, why: str, lasting: bool) -> Written:
         """Return the student's draft, waiting once for a student that is being started."""
@@ -236,6 +241,9 @@ class Router:
         except BaseException:
             await pieces.aclose()
             raise
+        if isinstance(answer.first, Written) and not answer.first.text.strip():
+            await pieces.aclose()
+            raise EmptyError("it wrote no answer")
         answer.pieces = pieces
         answer.first_text_at = time.perf_counter()
 
@@ -262,7 +270,7 @@ class Router:
                 try:
                     piece = await anext(pieces, None)
                 except StrayTagError:
-                    _stray(answer)
+                    _failing(answer, NO_STRAY_TAGS)
                     raise
         raise DownError("the stream ended before the answer did")
 
@@ -286,9 +294,9 @@ class Router:
         )
 
 
-def _stray(answer: Answer) -> Answer:
-    """Note that a stray tag stands in the student's answer."""
-    answer.findings = replace(answer.findings, fired=("gate",), gates=(NO_STRAY_TAGS,))
+def _failing(answer: Answer, gate: str) -> Answer:
+    """Note that the student's answer, of which nothing is shown, fails a gate."""
+    answer.findings = replace(answer.findings, fired=("gate",), gates=(gate,))
     return answer
 
 

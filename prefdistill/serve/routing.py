@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from prefdistill.errors import JudgeError, RecipeError, RubricError, did_you_mean
@@ -16,7 +16,7 @@ from prefdistill.judges.checks import checked_scores
 from prefdistill.records import Draft, Message, Prompt, digest
 from prefdistill.rubric import COMPLETE, NO_STRAY_TAGS, RubricSet
 from prefdistill.scope import Scope, scope_text
-from prefdistill.traces import Tags, stray_tag
+from prefdistill.traces import Tags, likely_answer, stray_tag
 
 TestName = Literal["out_of_scope", "gate", "length", "log_prob"]
 TESTS: tuple[TestName, ...] = ("out_of_scope", "gate", "length", "log_prob")
@@ -112,8 +112,14 @@ class Screen:
         limit = self.thresholds.distance
         return Findings(fired=("out_of_scope",) if limit is not None and distance > limit else (), distance=distance)
 
+    def shown(self, written: Written) -> Written:
+        """Return a draft as a client may see it: of one with stray tags what is most likely the answer."""
+        if not self._stray(written) or self.tags is None:
+            return written
+        return replace(written, text=likely_answer(written.text, self.tags))
+
     def of_draft(self, prompt: Prompt, written: Written, own_limit: bool = False) -> Findings:
-        """Test a draft; that no tag of reasoning stands in it is tested whichever tests are on.
+        """Test a draft; that there is one, with no tag of reasoning in it, is tested whichever tests are on.
 
         Args:
             prompt: what the student was asked, with the request's fields.
@@ -121,9 +127,10 @@ class Screen:
             own_limit: whether the client asked for fewer tokens than the run allows, so that a cut draft is its wish.
         """
         fired: list[TestName] = []
-        failed, not_applied = (
-            self.failed_gates(prompt, written, own_limit) if "gate" in self.on else (self._stray(written), ())
-        )
+        not_applied: tuple[str, ...] = ()
+        failed = self._built_in(written, own_limit=True)
+        if "gate" in self.on:
+            failed, not_applied = self.failed_gates(prompt, written, own_limit)
         if failed:
             fired.append("gate")
         bounds = self.thresholds.characters
@@ -139,8 +146,7 @@ class Screen:
         self, prompt: Prompt, written: Written, own_limit: bool = False
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the names of the gates that a draft fails, and of those that do not apply to the request."""
-        cut = (COMPLETE,) if written.finish == "length" and not own_limit else ()
-        failed = [*cut, *self._stray(written)]
+        failed = [*self._built_in(written, own_limit)]
         try:
             rubric = self.rubrics.of(prompt)
         except RubricError:  # the request does not say of which kind it is
@@ -158,6 +164,11 @@ class Screen:
             elif not gate.passes(score):
                 failed.append(gate.name)
         return tuple(failed), tuple(not_applied)
+
+    def _built_in(self, written: Written, own_limit: bool) -> tuple[str, ...]:
+        """Return the built-in gates that a draft fails; an empty one is never complete."""
+        cut = (written.finish == "length" and not own_limit) or not written.text.strip()
+        return (*((COMPLETE,) if cut else ()), *self._stray(written))
 
     def _stray(self, written: Written) -> tuple[str, ...]:
         return (NO_STRAY_TAGS,) if self.tags is not None and stray_tag(written.text, self.tags) else ()

@@ -164,16 +164,21 @@ class Server:
 
         body, again = self._body(asked, stream), True
         while True:
+            connection: dict[str, bool] = {}
             try:
                 client = self._client()
                 reply = await client.post(
-                    f"{self.base_url}/chat/completions", json=body, headers=self._headers(), **self._via
+                    f"{self.base_url}/chat/completions",
+                    json=body,
+                    headers=self._headers(),
+                    trace_request_ctx=connection,
+                    **self._via,
                 )
             except aiohttp.ConnectionTimeoutError:
                 payment.settle(0.0)
                 raise
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as problem:
-                if again:  # a connection that was kept open may have been closed by the other side
+                if again and connection.get("kept"):  # the other side may have closed it before it saw the request
                     again = False
                     continue
                 if isinstance(problem, aiohttp.ClientConnectorError):
@@ -257,6 +262,7 @@ class Server:
             self._session = aiohttp.ClientSession(
                 timeout=aiohttp.ClientTimeout(total=self.timeout_seconds, sock_connect=CONNECT_SECONDS),
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
+                trace_configs=[_noting_kept_connections()],
                 read_bufsize=1 << 20,
                 auto_decompress=True,
             )
@@ -273,6 +279,18 @@ class Server:
         if len(self.key) > 4:
             text = text.replace(self.key, "…")
         return " ".join(text.split())[:300]
+
+
+def _noting_kept_connections() -> Any:
+    """Return what has aiohttp note `kept` in the context of a request that goes over a connection of an earlier one."""
+    import aiohttp
+
+    async def kept(session: Any, context: Any, parameters: Any) -> None:
+        context.trace_request_ctx["kept"] = True
+
+    tracing = aiohttp.TraceConfig()
+    tracing.on_connection_reuseconn.append(kept)
+    return tracing
 
 
 def _proxy_for(url: str) -> dict[str, str]:

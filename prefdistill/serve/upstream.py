@@ -1,4 +1,4 @@
-"""Who can answer a request: what the router asks of student and teacher alike, and teachers that are plug-ins.
+"""Who can answer a request: what the router asks of student and teacher alike.
 
 An upstream writes a whole answer, or streams it piece by piece. It never retries for long: the router has somebody else
 to ask.
@@ -6,16 +6,12 @@ to ask.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
-from prefdistill.errors import PrefdistillError
-from prefdistill.protocols import Teacher, TeacherRequest
-from prefdistill.records import SETTLED_KINDS, Failure, Message
+from prefdistill.records import Message
 from prefdistill.serve.routing import Written
-from prefdistill.workers import Workers
 
 
 class DownError(Exception):
@@ -34,6 +30,10 @@ class DownError(Exception):
 
 class SpentError(DownError):
     """What an upstream may cost today is spent."""
+
+
+class EmptyError(DownError):
+    """An upstream wrote nothing, or reasoning alone."""
 
 
 class StrayTagError(DownError):
@@ -114,52 +114,6 @@ class Nobody:
 
     async def close(self) -> None:
         """Do nothing."""
-
-
-class PluginTeacher:
-    """A teacher that is a plug-in without a server of its own, asked on threads."""
-
-    state = "ready"
-
-    def __init__(self, teacher: Teacher, threads: int, timeout_seconds: float) -> None:
-        self._teacher = teacher
-        self._timeout = timeout_seconds
-        self._workers = Workers(max(1, threads), "served-teacher")
-
-    async def write(self, asked: Writing) -> Written:
-        """Return the teacher's answer."""
-        request = TeacherRequest(asked.id, asked.messages, asked.max_tokens, asked.temperature)
-        waiting = asyncio.wrap_future(self._workers.submit(lambda: next(iter(self._teacher.replies([request])))))
-        try:
-            reply = await asyncio.wait_for(waiting, self._timeout)
-        except TimeoutError:
-            raise DownError(f"no answer within {self._timeout:g} s") from None
-        except (PrefdistillError, StopIteration, RuntimeError) as problem:
-            raise DownError(f"{type(problem).__name__}: {problem}") from None
-        if isinstance(reply, Failure):
-            raise DownError(reply.message, lasting=reply.kind in SETTLED_KINDS)
-        usage = reply.usage
-        return Written(
-            text=reply.text,
-            finish="length" if reply.finish_reason == "length" else "stop",
-            prompt_tokens=usage.prompt_tokens or None,
-            completion_tokens=usage.completion_tokens or None,
-            usd=usage.usd,
-        )
-
-    async def stream(self, asked: Writing) -> AsyncGenerator[str | Written]:
-        """Yield the whole answer as one piece."""
-        whole = await self.write(asked)
-        yield whole.text
-        yield whole
-
-    async def back(self, seconds: float) -> bool:
-        """Return False: it is never being started."""
-        return False
-
-    async def close(self) -> None:
-        """Start nothing any more."""
-        self._workers.stop()
 
 
 def with_system(messages: tuple[Message, ...], system: str | None, replace_own: bool) -> tuple[Message, ...]:

@@ -81,6 +81,7 @@ def _switch(value: Any) -> Any:
 
 
 _Number = BeforeValidator(_number)
+_Tokens = Annotated[int, _Number, Field(ge=1, le=1_000_000)]
 _Switch = BeforeValidator(_switch)
 
 
@@ -106,8 +107,8 @@ class _Request(BaseModel):
     messages: list[_Turn] = Field(min_length=1)
     stream: Annotated[bool | None, _Switch] = None
     stream_options: _StreamOptions | None = None
-    max_tokens: Annotated[int, _Number, Field(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, _Number, Field(ge=1)] | None = None
+    max_tokens: _Tokens | None = None
+    max_completion_tokens: _Tokens | None = None
     temperature: Annotated[float, _Number, Field(ge=0.0, le=2.0, allow_inf_nan=False)] | None = None
     top_p: Annotated[float, _Number, Field(gt=0.0, le=1.0)] | None = None
     seed: Annotated[int, _Number] | None = None
@@ -204,9 +205,9 @@ def _message(turn: _Turn, number: int) -> Message:
     place = f"messages.{number}"
     role = ROLES.get(turn.role)
     if role is None or (turn.__pydantic_extra__ or {}).get("tool_calls"):
-        raise WireError(
-            400, f"{place}: tools are not supported; expected a system, user or assistant message.", param="messages"
-        )
+        tools = turn.role in ("tool", "function") or role is not None
+        found = "tools are not supported" if tools else f"the role `{turn.role[:100]}` is unknown"
+        raise WireError(400, f"{place}: {found}; expected a system, user or assistant message.", param="messages")
     content = turn.content
     if isinstance(content, list):
         if any(part.get("type") != "text" or not isinstance(part.get("text"), str) for part in content):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -92,6 +93,31 @@ def test_a_server_that_writes_more_than_it_may_exceeds_it_once_at_most(tmp_path:
     asked_of(allowance, lambda body: Served("T", completion_tokens=40), 3)
     assert allowance.left == pytest.approx(0.3), "the third is known to cost 40 cents"
     assert asked_of(make(tmp_path, 0.9), lambda body: Served("T", completion_tokens=40), 1)[1] == 0
+
+
+def test_answers_that_fly_together_and_cost_too_much_are_not_multiplied(tmp_path: Path) -> None:
+    allowance = make(tmp_path, 100.0)
+    with ExitStack() as flying:
+        for payment in [flying.enter_context(allowance.paying(ASKED)) for _ in range(16)]:
+            payment.settle(0.3)
+    with allowance.paying(ASKED):
+        assert allowance.left == pytest.approx(100.0 - 17 * 0.3)
+
+
+def test_a_request_too_dear_by_itself_spends_nothing_of_the_day(tmp_path: Path) -> None:
+    said: list[str] = []
+    allowance = make(tmp_path, 1.0, said)
+    with allowance.paying(ASKED) as payment:
+        payment.settle(0.2)
+    with pytest.raises(SpentError, match=r"may cost \$10\.0000, and \$0\.8000 of"):
+        allowance.paying(replace(ASKED, max_tokens=1000)).__enter__()
+    assert not allowance.spent and said == []
+    assert asked_of(allowance, lambda body: Served("T"), 5)[1] == 4
+    assert allowance.spent and len(said) == 1
+
+
+def test_a_reply_that_is_lost_on_a_new_connection_is_not_asked_for_twice(tmp_path: Path) -> None:
+    assert asked_of(make(tmp_path, 0.7), lambda body: Served(broken="reset"), 1)[1] == 1
 
 
 @pytest.mark.parametrize(

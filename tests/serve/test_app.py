@@ -157,6 +157,18 @@ def test_a_prompt_that_fits_nobody_is_the_clients_to_shorten(
     assert [row.reason for row in server.rows()] == ["failed"]
 
 
+def test_an_error_of_the_server_costs_one_request_and_not_the_connection(tmp_path: Path) -> None:
+    student = Fake(problem=KeyError("a mistake of ours"))
+    with running(tmp_path, make_router(student, Fake("T"), make_tests("out_of_scope"))) as server:
+        connection = raw(server, request(ASK))
+        assert whole(connection)[0] == 500
+        student.problem = None
+        connection.sendall(request(ASK))
+        assert whole(connection)[0] == 200
+        connection.close()
+    assert [row.reason for row in server.rows()] == ["failed", "kept"]
+
+
 def test_one_of_the_two_is_healthy_enough(tmp_path: Path) -> None:
     with running(tmp_path, make_router(down(), Fake("T"))) as server:
         found = json.loads(urllib.request.urlopen(url(server, "/healthz")).read())

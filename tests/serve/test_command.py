@@ -22,8 +22,9 @@ from prefdistill.serve.command import Wanted, serve_run
 from prefdistill.serve.holding import held, held_log
 from prefdistill.serve.listening import bound
 from prefdistill.serve.opening import open_teacher
+from prefdistill.serve.plugged import PluginTeacher
 from prefdistill.serve.servers import Server
-from prefdistill.serve.upstream import Nobody, PluginTeacher
+from prefdistill.serve.upstream import Nobody
 from prefdistill.stored import stored_run
 from tests.conftest import ROOT
 

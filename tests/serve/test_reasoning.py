@@ -137,7 +137,14 @@ async def _ask(router: Router, changes: dict[str, Any]) -> Answer:
     return answer
 
 
-STRAY = [f"{TRACE}{GOOD}</think>", f"{TRACE}See you </think> on Friday", f"{GOOD} <think>why", f"why</think>\n{GOOD}"]
+STRAY = {
+    f"{TRACE}{GOOD}</think>": GOOD,
+    f"{TRACE}See you </think> on Friday": "on Friday",
+    f"{GOOD} <think>why": GOOD,
+    f"why</think>\n{GOOD}": GOOD,
+    f"why</think>\n{GOOD}\n<think>or not</think>": GOOD,
+}
+"""Texts, and what of each is most likely the answer."""
 
 
 @pytest.mark.parametrize("on", [(), ("out_of_scope",), ("length",)])
@@ -146,9 +153,10 @@ def test_an_answer_with_a_stray_tag_goes_to_the_teacher_whatever_tests_are_on(te
     row = ask(Thinker(text), Fake("T"), *on).row("run")
     assert (row.route, row.reason, row.completion) == ("teacher", "gate", "T")
     assert row.gates[:1] == ("no_stray_tags",) and row.fired == ("gate",)
-    assert row.draft == text.removeprefix(TRACE)
+    assert row.draft == STRAY[text], "the log has no reasoning either"
     row = ask(Thinker(text), down(), *on).row("run")
     assert (row.route, row.reason, row.gates[:1]) == ("student", "teacher_down", ("no_stray_tags",)), "marked"
+    assert row.completion == STRAY[text]
     row = ask(Thinker(text, pieces=[text]), Fake("T"), *on, stream=True).row("run")
     assert (row.route, row.reason, row.completion) == ("teacher", "gate", "T"), "nothing was said yet"
     assert row.gates[:1] == ("no_stray_tags",)
@@ -224,7 +232,12 @@ def test_a_stream_without_tests_of_drafts_says_the_answer_alone() -> None:
     dying = Thinker(TRACE + BAD, pieces=[*cut(TRACE, 9), BAD], breaks_after=3)
     assert ask(dying, Fake("T"), "out_of_scope", stream=True).row("run").completion == "T", "nothing was said yet"
     row = ask(Thinker(UNCLOSED, pieces=cut(UNCLOSED, 5)), Fake("T"), "out_of_scope", stream=True).row("run")
-    assert (row.route, row.completion, row.first_token_seconds) == ("student", "", None)
+    assert (row.route, row.reason, row.completion, row.gates) == ("teacher", "gate", "T", ("complete",))
+
+
+def test_a_student_that_says_nothing_is_not_kept_whatever_tests_are_on() -> None:
+    row = asyncio.run(_ask(make_router(Fake(" "), Fake("T"), make_tests("out_of_scope")), {})).row("run")
+    assert (row.route, row.reason, row.gates) == ("teacher", "gate", ("complete",))
 
 
 def test_neither_client_nor_log_gets_any_of_it(tmp_path: Path) -> None:

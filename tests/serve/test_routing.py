@@ -67,7 +67,7 @@ def test_thresholds_fire_beyond_them_and_never_on_what_is_unknown() -> None:
     assert tests.of_draft(FRIDAY, Written("x" * 5, log_prob=-0.5)).fired == ()
     assert tests.of_draft(FRIDAY, Written("x" * 4, log_prob=-0.51)).fired == ("length", "log_prob")
     assert tests.of_draft(FRIDAY, Written("x" * 51, log_prob=None)).fired == ("length",)
-    assert make_tests("length", "log_prob").of_draft(FRIDAY, Written("", log_prob=-99.0)).fired == ()
+    assert make_tests("length", "log_prob").of_draft(FRIDAY, Written("x", log_prob=-99.0)).fired == ()
 
 
 def test_a_prompt_unlike_the_training_prompts_is_out_of_scope() -> None:

@@ -13,10 +13,11 @@ from prefdistill.errors import PluginError
 from prefdistill.protocols import Reply
 from prefdistill.records import Failure, Message, Usage
 from prefdistill.serve.health import FAILURES, Health
+from prefdistill.serve.plugged import PluginTeacher
 from prefdistill.serve.routing import Written
 from prefdistill.serve.servers import Server
 from prefdistill.serve.streams import MOST_TEXT
-from prefdistill.serve.upstream import DownError, Nobody, PluginTeacher, TooLongError, Writing, with_system
+from prefdistill.serve.upstream import DownError, Nobody, TooLongError, Writing, with_system
 from tests.loopback import Answer, Loopback, Served, refused
 
 ASKED = Writing("id", (Message(role="user", content="Write it."),), 50, 0.7, None, None)
@@ -277,6 +278,9 @@ class Teacher:
         (Reply("id", "Yes.", "stop", Usage(calls=1, usd=0.5)), "Yes."),
         (Failure(stage="teacher", key="id", kind="refusal", message="no"), None),
         (PluginError("broken"), None),
+        (ConnectionError("gone"), None),
+        (KeyError("key"), None),
+        (Reply("id", " ", "stop", Usage(calls=1)), None),
     ],
 )
 def test_a_plug_in_teacher_answers_on_a_thread(given: Any, text: str | None) -> None:
@@ -285,11 +289,26 @@ def test_a_plug_in_teacher_answers_on_a_thread(given: Any, text: str | None) -> 
         if text is None:
             with pytest.raises(DownError) as caught:
                 await teacher.write(ASKED)
-            assert caught.value.lasting is isinstance(given, Failure)
+            assert caught.value.lasting is isinstance(given, (Failure, Reply))
         else:
             assert await anext(teacher.stream(ASKED)) == text
             assert (await teacher.write(ASKED)).usd == 0.5
         assert not await teacher.back(0.0)
+        await teacher.close()
+
+    asyncio.run(work())
+
+
+def test_a_plug_in_teacher_that_fails_several_times_is_left_alone_for_a_moment() -> None:
+    async def work() -> None:
+        teacher = PluginTeacher(Teacher(ConnectionError("gone")), 1, 5.0)
+        assert teacher.state == "ready"
+        for _ in range(FAILURES):
+            with pytest.raises(DownError, match="gone"):
+                await teacher.write(ASKED)
+        assert teacher.state == "down"
+        with pytest.raises(DownError, match="left alone"):
+            await teacher.write(ASKED)
         await teacher.close()
 
     asyncio.run(work())

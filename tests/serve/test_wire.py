@@ -130,6 +130,9 @@ def test_what_is_not_supported_is_refused_by_name(name: str, value: Any) -> None
         ({"temperature": 3}, 400, "temperature"),
         ({"temperature": "hot"}, 400, "temperature"),
         ({"max_tokens": 0}, 400, "max_tokens"),
+        ({"max_tokens": 10**400}, 400, "max_tokens"),
+        ({"max_completion_tokens": 2_000_000}, 400, "max_completion_tokens"),
+        ({"messages": [{"role": "x", "content": "x"}]}, 400, "the role `x` is unknown"),
         ({"top_p": 0}, 400, "top_p"),
     ],
 )
