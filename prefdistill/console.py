@@ -250,19 +250,18 @@ def show_estimate(
     recipe: Recipe, folder: Path, console: Console, redo_from: str | None = None, redo_round: int | None = None
 ) -> None:
     """Print what a run still has to ask of paid models, step by step; nothing is opened, sent or written."""
-    from prefdistill import replay, warm_pairs
     from prefdistill.assembly import load_recipe_prompts
     from prefdistill.costs.estimate import closing_lines, estimate_run, figures
     from prefdistill.costs.measured import spent_before
     from prefdistill.readiness import require_trainable
+    from prefdistill.sources import require_source
 
     def show(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     prompts, notes = load_recipe_prompts(recipe)
     run = RunDirectory(folder)
-    replay.require_source(recipe)
-    warm_pairs.require_source(recipe, run)
+    require_source(recipe, run, redo_from, redo_round)
     for note in (*notes, *require_trainable(recipe, prompts, run, fetch=False)):
         show(note)
     estimate = estimate_run(recipe, prompts, run, redo_from, redo_round)

@@ -38,6 +38,7 @@ from prefdistill.round import (
 )
 from prefdistill.run import RunDirectory, disk_errors, read_json, write_json
 from prefdistill.soundness import Watched, data_findings
+from prefdistill.sources import require_source
 
 WHAT_IS_LEFT = (
     "every round's policy and drafts are kept; set loop.on_stop: keep_best to keep the best of them, or loop.stop: never "
@@ -70,6 +71,7 @@ def run_recipe(
         PrefdistillError: with where, what was found, what was expected and what to do.
     """
     run, shown = RunDirectory(path or Path("runs") / recipe.name), display or Silent()
+    require_source(recipe, run, redo_from, redo_round)
     watch = Watch(shown.progress, shown.note)
     with run.locked(), opened(recipe, run, watch.progress, redo_from if redo_round is None else None) as shop:
         shop.siblings = tuple(siblings)
@@ -95,8 +97,6 @@ def run_rounds(shop: Workshop, display: Display) -> Outcome:
     recipe, outcome = shop.recipe, Outcome(shop, policies={0: shop.base})
     for text in shop.notes:
         display.note(text)
-    replay.require_source(recipe)
-    warm_pairs.require_source(recipe, shop.run)
     state = State(measure_baselines(shop, "validation"), measure_also(shop, shop.base, shop.run.baselines, "base-"))
     outcome.rounds.append(round_zero(shop, state.baselines, state.also))
     display.round_done(outcome.rounds[0])

@@ -7,6 +7,7 @@ Place in the flow: at the end of a round, between its measurements and its recor
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
@@ -128,7 +129,13 @@ def findings(shop: Workshop, rounds: Sequence[RoundResult]) -> tuple[Finding, ..
     for kind in last.kind_diagnostics:
         of_kind = find([each.kind_diagnostics.get(kind, {}) for each in rounds], levels, data_only=True)
         found += [each.model_copy(update={"kind": kind, "message": f"{kind}: {each.message}"}) for each in of_kind]
-    return tuple(found)
+    return tuple(found) if last.round == 0 or last.round >= first else tuple(map(_of_warm_start, found))
+
+
+def _of_warm_start(finding: Finding) -> Finding:
+    """Return a warm start's finding with the keys that trained it: `warm_start` has those of `train` that are replaced."""
+    named = re.sub(r"\btrain\.(?=(learning_rate|epochs|max_length|beta|loss)\b)", "warm_start.", finding.message)
+    return finding.model_copy(update={"message": named})
 
 
 def _since_warm_start(result: RoundResult) -> RoundResult:

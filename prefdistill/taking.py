@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,15 +22,6 @@ from prefdistill.run import Fingerprints, RunDirectory
 
 TAKEN = {"drafts": ("sample", "1-drafts.jsonl"), "verdicts": ("judge", "2-verdicts.jsonl")}
 """What is taken over from the other run: its stage and its file."""
-
-
-def pairs_of(source: RunDirectory, rounds: Iterable[int]) -> list[tuple[int, PreferencePair]]:
-    """Return the pairs of some rounds of a run, each with its round's number."""
-    return [
-        (number, pair)
-        for number in rounds
-        for pair in source.rows(source.round(number), "4-pairs.jsonl", PreferencePair).read().values()
-    ]
 
 
 def take(
@@ -58,6 +49,20 @@ def take(
     marks.note("drafts", made_from, len(judged.drafts))
     marks.note("verdicts", made_from, len(judged.verdicts["verdicts"]))
     return found
+
+
+def its_own(shop: Workshop, number: int) -> tuple[Judged, Paired]:
+    """Return what a round that is trained was made from, from its own files."""
+    run, folder = shop.run, shop.run.round(number)
+    pairs = run.rows(folder, "4-pairs.jsonl", PreferencePair).read()
+    verdicts = run.rows(folder, "2-verdicts.jsonl", Verdict).read()
+    rankings = run.rows(folder, "3-rankings.jsonl", Ranking).read()
+    ids = {pair.prompt_id for pair in pairs.values()}
+    judged = Judged(tuple(prompt for prompt in shop.prompts.prompts if prompt.id in ids))
+    judged.drafts = run.rows(folder, "1-drafts.jsonl", Draft).read()
+    judged.verdicts = {"verdicts": verdicts}
+    judged.fingerprint = digest(["replay", sorted(pairs)])
+    return judged, Paired(tuple(rankings.values()), tuple(pairs.values()), (), flip_rate(verdicts.values()))
 
 
 def _claim(shop: Workshop, number: int, source: RunDirectory, rounds: Sequence[int]) -> str:

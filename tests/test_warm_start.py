@@ -231,10 +231,15 @@ def test_what_would_stop_a_round_is_a_warning_of_a_warm_start(finished):
         "policy_distinct_2_se": 0.001,
         "base_distinct_2_se": 0.001,
     }
-    warm = make_round(1, fallen)
+    warm = make_round(1, {**fallen, "answers": 24.0, "kl": 250.0, "kl_standard_error": 1.0, "steps": 9.0})
     of_warm = findings(Shop, (before, warm))
     of_round = findings(Shop, (before, warm, make_round(2, fallen)))
     assert {each.level for each in of_warm} == {"warn"}
+    (away,) = (each.message for each in of_warm if each.check == "update_too_large")
+    assert away.endswith(
+        "away from the policy that it started from, and its texts may fall apart; lower "
+        "warm_start.learning_rate or warm_start.epochs"
+    )
     assert "stop" in {each.level for each in of_round}
 
 

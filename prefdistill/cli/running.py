@@ -56,6 +56,7 @@ def validate(recipe: RecipePath, overrides: Overrides = None) -> None:
     from prefdistill.assembly import load_recipe_prompts
     from prefdistill.readiness import require_trainable
     from prefdistill.recipe import load_recipe
+    from prefdistill.sources import require_source
 
     loaded = load_recipe(recipe, overrides or ())
     prompts, notes = load_recipe_prompts(loaded)
@@ -72,6 +73,7 @@ def validate(recipe: RecipePath, overrides: Overrides = None) -> None:
         if require is not None:
             require(rubric)
     print(f"prompts: {counts}")
+    require_source(loaded)
     for line in require_trainable(loaded, prompts, fetch=False):
         print(line)
     print(f"{recipe}: valid")

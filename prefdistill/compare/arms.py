@@ -14,8 +14,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from prefdistill.errors import RecipeError, did_you_mean
-from prefdistill.plugins import resolve
+from prefdistill.plugins import name_of, resolve
 from prefdistill.recipe import Recipe
+from prefdistill.weights import LocalWeights
 
 KEPT_OF_TRAIN = (
     "batch_size",
@@ -192,6 +193,26 @@ class Arm:
     def written(self) -> str:
         """The arm as it is written on the command line."""
         return ",".join([self.kind if self.label == self.kind else f"{self.label}={self.kind}", *self.overrides])
+
+    def require_teacher(self, recipe: Recipe) -> None:
+        """Check that an arm on logits has a teacher whose probabilities can be seen.
+
+        Raises:
+            RecipeError: the recipe's cannot, and the arm names none.
+        """
+        section = "warm_start" if self.warm_start else "train"
+        keys = [each.split("=")[0] for each in self.overrides]
+        named = any(key == section or key.startswith((f"{section}.teacher", "teacher")) for key in keys)
+        sections = [each for each in (recipe.train, recipe.warm_start) if each is not None]
+        named = named or any(getattr(each.trainer, "teacher", None) is not None for each in sections)
+        if "logits" not in (self.kind, self.warm_start) or named or isinstance(recipe.teacher, LocalWeights | None):
+            return
+        raise RecipeError(
+            f"compare: arm {self.label}: logits compares probabilities with those of a model on this machine, and the "
+            f"recipe's teacher is `{name_of(recipe.teacher)}`; write {self.written},{section}.teacher=MODEL (a model "
+            "folder or hub id with the student's tokenizer), set the recipe's `teacher: {use: local, model: …}`, or leave "
+            "the arm out"
+        )
 
     def to_overrides(self, recipe: Recipe, sizes: Sizes = ONE_TO_ONE) -> list[str]:
         """Return the recipe keys that the arm changes, the user's last."""

@@ -53,7 +53,13 @@ def sizes_of(
     if unit and all(kind in noted for kind in kinds):
         return Sizes({kind: float(noted[kind]) for kind in kinds}, count), unit
     alone = {kind: [*overrides, *KINDS[kind].overrides(recipe), *_own_keys(kind, arms)] for kind in ("online", *kinds)}
-    work = {kind: work_a_prompt(load_recipe(path, keys), prompts) for kind, keys in alone.items()}
+    work = {}
+    for kind, keys in alone.items():
+        try:
+            work[kind] = work_a_prompt(load_recipe(path, keys), prompts)
+        except RecipeError as problem:
+            label = next((arm.label for arm in arms if kind in (arm.kind, arm.warm_start)), kind)
+            raise RecipeError(f"compare: arm {label}: {problem}") from None
     _all_work(work)
     unit = unit or next(each for each in UNITS if all(of.get(each) for of in work.values()))
     lost = next((kind for kind, of in work.items() if not of.get(unit)), None)

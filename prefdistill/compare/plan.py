@@ -157,6 +157,8 @@ def make_plan(
         RecipeError: with what was found and what was expected.
     """
     base, found = load_recipe(recipe, overrides), in_order(parse_arms(arms))
+    for arm in found:
+        arm.require_teacher(base)
     place = folder or Path("runs") / f"{base.name}-compare"
     before = read_json(place / COMPARISON) if (place / COMPARISON).is_file() else {}
     sizes, unit = sizes_of(recipe, base, overrides, found, equal, before.get("exchange") or {})

@@ -102,14 +102,22 @@ def update_size(seen: Sequence[Values], levels: Levels) -> Iterator[Finding]:
         return
     shown = f"after {steps or 0:.0f} steps the policy differs from the one before by a KL of {kl:.4f} ± {error:.4f}"
     if steps is not None and steps >= FULL_ROUND:
+        shares = (
+            "share of moved entries"
+            if "answers" in values
+            else "shares of moved entries and of pairs whose margin rose"
+        )
         message = (
             f"{shown} nats an answer: hardly anything was learned; raise train.learning_rate or train.epochs, and "
-            "look at the shares of moved entries and of pairs whose margin rose"
+            f"look at the {shares}"
         )
         yield from levels.finding("update_too_small", kl + 2 * error, message, at_least=True)
+    away, beta = "the policy that wrote the drafts", ", or raise train.beta"
+    if "answers" in values:  # the teacher wrote them, and their training has no beta
+        away, beta = "the policy that it started from", ""
     message = (
-        f"{shown} nats an answer: it ran away from the policy that wrote the drafts, and its texts may fall apart; "
-        "lower train.learning_rate or train.epochs, or raise train.beta"
+        f"{shown} nats an answer: it ran away from {away}, and its texts may fall apart; lower train.learning_rate or "
+        f"train.epochs{beta}"
     )
     # One answer can make the estimate hundreds of nats: only what is left beyond two standard errors counts.
     yield from levels.finding("update_too_large", kl - 2 * error, message, remedy="halve_learning_rate")

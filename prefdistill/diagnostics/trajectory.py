@@ -331,12 +331,13 @@ def other_tasks(seen: Sequence[Values], levels: Levels) -> Iterator[Finding]:
         error = now.get(f"also/{task}/gain_se")
         if error is None or fell <= 2 * error:
             continue
+        beta = "" if "answers" in now else " a larger `train.beta`,"
         yield from levels.finding(
             "other_tasks",
             fell,
             f"the score on the untouched task {task} fell by {fell:.3f} below the base's (standard error {error:.3f}), "
             f"to {now.get(f'also/{task}', math.nan):.3f}: the student forgets what it is not trained on; a lower "
-            "`train.learning_rate`, a larger `train.beta`, fewer rounds, or some of that task's prompts in `prompts`",
+            f"`train.learning_rate`,{beta} fewer rounds, or some of that task's prompts in `prompts`",
             remedy="halve_learning_rate",
         )
 

@@ -67,6 +67,25 @@ def test_a_mistake_in_an_arm_names_the_arm(tiny_recipe):
         plan.recipe_of(plan.of_seed(3)[1])
 
 
+@pytest.mark.parametrize("equal", ["prompts", "teacher"])
+@pytest.mark.parametrize(
+    ("arm", "label", "written"),
+    [
+        ("logits", "logits", "logits,train.teacher=MODEL"),
+        ("soft=logits,train.epochs=2", "soft", "soft=logits,train.epochs=2,train.teacher=MODEL"),
+        ("logits+online", r"logits\+online", r"logits\+online,warm_start.teacher=MODEL"),
+    ],
+)
+def test_an_arm_on_logits_without_a_model_says_what_to_write(tiny_recipe, equal, arm, label, written):
+    with pytest.raises(RecipeError, match=rf"^compare: arm {label}: .* teacher is `sandbox`; write {written} \("):
+        make_plan(tiny_recipe, (), [f"outputs,online,{arm}"], "1", None, equal)
+
+
+def test_a_mistake_in_an_arm_whose_work_is_counted_names_the_arm(tiny_recipe):
+    with pytest.raises(RecipeError, match=r"^compare: arm odd: .*betta"):
+        make_plan(tiny_recipe, (), ["online,odd=outputs,train.betta=1"], "1", None, "teacher")
+
+
 def test_the_folder_goes_on_and_takes_further_arms_and_seeds(tiny_recipe, tmp_path):
     first = claim_folder(plan_of(tiny_recipe, folder=tmp_path / "c"), threads=1)
     again = claim_folder(plan_of(tiny_recipe, "offline,online,random_labels", "3", tmp_path / "c"), threads=2)

@@ -90,6 +90,15 @@ def test_what_is_within_the_levels_is_quiet(change):
     assert found(**change) == []
 
 
+@pytest.mark.parametrize("values", [{"kl": 20.1}, {"kl": 0.004, "kl_standard_error": 0.002}])
+def test_a_training_on_answers_is_told_of_nothing_that_it_has_not(values):
+    (finding,) = found(**values, answers=24.0)
+    assert "train.learning_rate or train.epochs" in finding.message
+    assert not [word for word in ("beta", "wrote", "pairs") if word in finding.message]
+    (of_pairs,) = found(**values)
+    assert "pairs" in of_pairs.message or "wrote the drafts, and its texts may fall apart" in of_pairs.message
+
+
 def test_a_level_of_null_switches_a_check_off():
     levels = Levels(WarnLevels(first_step=None, displacement=None, adapter_moved=None), StopLevels(displacement=None))
     broken = {"first_margin_gap": 1.0, "first_tokens_differing": 1.0, "adapter_equal": 0.0, "adapter_float32": 0.0}

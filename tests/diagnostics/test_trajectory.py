@@ -199,6 +199,8 @@ def test_other_tasks_that_are_forgotten_are_found():
     assert not found(other_tasks, {}, {**fell, "also/maths/gain_se": 0.06})
     assert not found(other_tasks, {}, {**fell, "also/maths/gain": -0.01, "also/maths/gain_se": 0.001})
     assert not found(other_tasks, {}, {"also/maths": 0.5, "also/maths/gain": -0.1}), "no standard error, no finding"
+    assert "a larger `train.beta`" in found(other_tasks, {}, fell)[0].message
+    assert "beta" not in found(other_tasks, {}, {**fell, "answers": 9.0})[0].message, "answers are trained without one"
 
 
 @pytest.mark.parametrize(
