@@ -1,5 +1,6 @@
 """The same numbers as `evaluate.Metric`, offline, and further metrics by path."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,7 +38,11 @@ class Overlap(evaluate.Metric):
 def _offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("evaluate.config.HF_EVALUATE_OFFLINE", True)
-        patch.setattr("evaluate.config.HF_MODULES_CACHE", str(tmp_path_factory.mktemp("modules")))
+        modules = tmp_path_factory.mktemp("modules")
+        patch.setattr("evaluate.config.HF_MODULES_CACHE", str(modules))
+        patch.syspath_prepend(str(modules))  # before the user's own, from which a test before may have imported
+        for name in [each for each in sys.modules if each.split(".")[0] == "evaluate_modules"]:
+            patch.delitem(sys.modules, name)
         yield
 
 
