@@ -243,7 +243,7 @@ def _example(section: type[BaseModel], slot: str | None, found: Any) -> tuple[st
             continue
         return name, given
     if slot is not None:
-        return "use", section.default_use()  # type: ignore[attr-defined]
+        return "use", getattr(section, "default_use", "…")
     return (required or list(section.model_fields))[0], "…"
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -42,6 +43,25 @@ class Section(BaseModel):
 
     operational: ClassVar[frozenset[str]] = frozenset()
     """Keys that do not change results; a run goes on with other values."""
+
+
+def _directory(info: ValidationInfo) -> Path:
+    return Path((info.context or {}).get("directory", Path.cwd()))
+
+
+def _existing(path: Path, info: ValidationInfo, what: str) -> Path:
+    full = _below_recipe(path, info)
+    if not full.exists():
+        raise ValueError(f"no such file: {full}; expected {what} (paths are relative to the recipe)")
+    return full
+
+
+def _below_recipe(path: Path, info: ValidationInfo) -> Path:
+    return (_directory(info) / path.expanduser()).resolve()
+
+
+RunFolder = Annotated[Path, AfterValidator(_below_recipe)]
+"""A run's folder, relative to the recipe; it need not be there yet."""
 
 
 class StudentSection(Section):
@@ -191,6 +211,8 @@ class PluginSection(Section):
     slot: ClassVar[str]
     """The field that holds the plug-in."""
     folder: ClassVar[str]
+    default_use: ClassVar[str]
+    """The plug-in used where the section names none."""
 
     @model_validator(mode="before")
     @classmethod
@@ -199,7 +221,7 @@ class PluginSection(Section):
             return data
         own = {key: value for key, value in data.items() if key in cls.model_fields and key != cls.slot}
         options = {key: value for key, value in data.items() if key not in own}
-        options.setdefault("use", cls.default_use())
+        options.setdefault("use", cls.default_use)
         if isinstance(options["use"], str):
             cls._refuse_unknown(options, info)
         return {**own, cls.slot: options}
@@ -222,11 +244,6 @@ class PluginSection(Section):
         if lines:
             raise ValidationError.from_exception_data(cls.__name__, lines)
 
-    @classmethod
-    def default_use(cls) -> str:
-        """Return the plug-in used where the section names none."""
-        raise NotImplementedError
-
     @model_serializer(mode="wrap")
     def _flat(self, handler: Any) -> dict[str, Any]:
         data = handler(self)
@@ -239,6 +256,7 @@ class SampleSection(PluginSection):
 
     slot: ClassVar[str] = "sampler"
     folder: ClassVar[str] = "samplers"
+    default_use: ClassVar[str] = "transformers"
 
     sampler: Use[Sampler]
     drafts: int = Field(default=4, ge=2)
@@ -252,11 +270,6 @@ class SampleSection(PluginSection):
     """A JSONL file of existing drafts, rows `{prompt_id | prompt, completion, model}`, judged instead of sampling."""
     teacher_drafts: int = Field(default=0, ge=0)
     """Drafts a prompt that the teacher adds to round 1's pool."""
-
-    @classmethod
-    def default_use(cls) -> str:
-        """Return the plug-in used where the section names none."""
-        return "transformers"
 
     @field_validator("drafts_from")
     @classmethod
@@ -278,6 +291,7 @@ class TrainSection(PluginSection):
 
     slot: ClassVar[str] = "trainer"
     folder: ClassVar[str] = "trainers"
+    default_use: ClassVar[str] = "dpo"
 
     trainer: Use[Trainer]
     reference: Literal["base", "warm_start", "previous"] = "base"
@@ -301,17 +315,13 @@ class TrainSection(PluginSection):
             return self.steps[min(number, len(self.steps)) - 1]
         return self.steps
 
-    @classmethod
-    def default_use(cls) -> str:
-        """Return the plug-in used where the section names none."""
-        return "dpo"
-
 
 class WarmStartSection(PluginSection):
     """A first round that brings the student near the teacher before its own drafts are compared."""
 
     slot: ClassVar[str] = "trainer"
     folder: ClassVar[str] = "trainers"
+    default_use: ClassVar[str] = "outputs"
 
     trainer: Use[Trainer]
     prompts: int = Field(default=1000, ge=1)
@@ -320,19 +330,9 @@ class WarmStartSection(PluginSection):
     """Answers a prompt that the teacher writes."""
     steps: int | None = Field(default=None, ge=1)
     """Optimiser steps instead of epochs: answers are repeated, or left over, as that needs."""
-    pairs_from: Path | None = None
+    pairs_from: RunFolder | None = None
     """A run whose pairs are trained on, for a trainer that learns from pairs; relative to the recipe. They were made of
     that run's drafts, with its paid judgements, and nothing is asked again."""
-
-    @classmethod
-    def default_use(cls) -> str:
-        """Return the plug-in used where the section names none."""
-        return "outputs"
-
-    @field_validator("pairs_from")
-    @classmethod
-    def _run_folder(cls, path: Path | None, info: ValidationInfo) -> Path | None:
-        return None if path is None else (_directory(info) / path.expanduser()).resolve()
 
 
 class AlsoTask(Section):
@@ -426,7 +426,7 @@ class LoopSection(Section):
     """The policy that a round's training starts from."""
     keep: Literal["best", "last"] = "best"
     """Which round's policy is kept and measured on the test split: the best on validation, or the last."""
-    pairs_from: Path | None = None
+    pairs_from: RunFolder | None = None
     """A run whose pairs are trained on, shuffled over the rounds, instead of sampling: what is left of online's lead
     without fresh drafts. Relative to the recipe."""
     warn: WarnLevels = WarnLevels()
@@ -441,26 +441,10 @@ class LoopSection(Section):
     remedy: Literal["none", "auto"] = "none"
     """auto: a round that a stop rule condemns is trained once more with the remedy that the finding names."""
 
-    @field_validator("pairs_from")
-    @classmethod
-    def _run_folder(cls, path: Path | None, info: ValidationInfo) -> Path | None:
-        return None if path is None else (_directory(info) / path.expanduser()).resolve()
-
     @property
     def levels(self) -> Levels:
         """The levels as the diagnostics want them."""
         return Levels(self.warn, None if self.stop == "never" else self.stop)
-
-
-def _directory(info: ValidationInfo) -> Path:
-    return Path((info.context or {}).get("directory", Path.cwd()))
-
-
-def _existing(path: Path, info: ValidationInfo, what: str) -> Path:
-    full = (_directory(info) / path.expanduser()).resolve()
-    if not full.exists():
-        raise ValueError(f"no such file: {full}; expected {what} (paths are relative to the recipe)")
-    return full
 
 
 def load_checked(path: Path) -> Rubric:
